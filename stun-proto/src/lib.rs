@@ -3,11 +3,17 @@
 
 extern crate alloc;
 
+pub mod auth;
+pub mod framing;
 mod net;
 mod rng;
 pub mod time;
+mod transaction;
 pub mod wire;
 
 pub use net::{FiveTuple, Path, Received, StreamId, Transmit, Transport};
 pub use rng::Rng;
 pub use sans_io_time::Instant;
+pub use transaction::{
+    Ended, Retransmit, RetransmitConfig, RttEstimator, Step, Transactions, TransactionsFull,
+};

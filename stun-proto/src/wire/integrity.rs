@@ -81,13 +81,13 @@ impl Key {
         }
     }
 
-    pub(super) fn sha1(&self, parts: &[&[u8]]) -> [u8; 20] {
+    pub(crate) fn sha1(&self, parts: &[&[u8]]) -> [u8; 20] {
         let mut mac = self.sha1.clone();
         parts.iter().for_each(|part| mac.update(part));
         mac.finalize().into_bytes().into()
     }
 
-    pub(super) fn sha256(&self, parts: &[&[u8]]) -> [u8; 32] {
+    pub(crate) fn sha256(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.sha256.clone();
         parts.iter().for_each(|part| mac.update(part));
         mac.finalize().into_bytes().into()

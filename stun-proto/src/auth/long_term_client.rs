@@ -1,0 +1,378 @@
+//! The long-term credential mechanism, client side (RFC 8489 section 9.2.5).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::nonce::SecurityFeatures;
+use super::secret::Secret;
+use crate::wire::{
+    Class, ErrorCode, IntegrityAlgorithm, Key, Message, Nonce, PasswordAlgorithm,
+    PasswordAlgorithmId, PasswordAlgorithms, Realm, Userhash, Username, WriteError, Writer,
+    userhash,
+};
+
+/// A user name and password, prepared with OpaqueString (printable ASCII needs no preparation).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user name: at most 508 bytes.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+    /// The only realm they are used for; any realm when `None`.
+    pub realm: Option<String>,
+}
+
+impl Credentials {
+    /// Credentials for whatever realm the server names.
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self {
+            username: username.into(),
+            password: Secret::new(password),
+            realm: None,
+        }
+    }
+}
+
+/// Why no further attempt makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthFailure {
+    /// The server rejected user name or password.
+    #[error("the server rejected user name or password")]
+    WrongCredentials,
+    /// There are no credentials to answer the challenge with.
+    #[error("the server asks for credentials")]
+    NoCredentials,
+    /// The challenge is for a realm the credentials are not for.
+    #[error("the challenge is for another realm")]
+    ForeignRealm,
+    /// The challenge lacks REALM or NONCE.
+    #[error("the challenge lacks REALM or NONCE")]
+    Malformed,
+    /// The server, or somebody on the way, offers less than the server did before or than its
+    /// nonce announces.
+    #[error("the challenge was weakened on the way")]
+    BidDown,
+    /// None of the offered password algorithms is known here.
+    #[error("no known password algorithm offered")]
+    NoCommonAlgorithm,
+    /// The server found three nonces in a row stale.
+    #[error("the server keeps finding the nonce stale")]
+    TooManyStale,
+}
+
+/// Why a response counts as never received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Discarded {
+    /// It is not protected, or not by us and the server.
+    #[error("response without valid integrity")]
+    Integrity {
+        /// The error code it carried, if any: a hint when nothing better comes.
+        code: Option<u16>,
+    },
+    /// Its nonce announces password algorithms that it does not list.
+    #[error("response hides the password algorithms")]
+    HiddenAlgorithms,
+}
+
+/// What to do with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It answers the request.
+    Accept,
+    /// Write the request again, with a new transaction ID: what is asked for is known now.
+    Retry,
+    /// Go on waiting. Over a stream no better one can come: the request has failed.
+    Discard(Discarded),
+    /// The request has failed.
+    Fail(AuthFailure),
+}
+
+/// How one request was authenticated, and what has been tried for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestAuth {
+    /// The challenge it answers; 0 for none.
+    generation: u32,
+    unauthorized: u8,
+    stale: u8,
+}
+
+/// Limits of SEC-S-09: after so many in a row an operation fails.
+const MAX_UNAUTHORIZED: u8 = 2;
+const MAX_STALE: u8 = 3;
+
+#[derive(Clone, Debug)]
+struct Challenge {
+    generation: u32,
+    realm: Vec<u8>,
+    nonce: Vec<u8>,
+    /// The list to send back, and the choice from it.
+    algorithms: Option<(Vec<u8>, PasswordAlgorithmId)>,
+    anonymous: bool,
+    key: Key,
+    integrity: IntegrityAlgorithm,
+}
+
+/// What a client knows of a server's wish for authentication: shared by all requests to that
+/// server over one five-tuple, so that one new nonce serves them all.
+#[derive(Clone, Debug)]
+pub struct LongTermClient {
+    credentials: Option<Credentials>,
+    prefer_sha256: bool,
+    lenient_errors: bool,
+    challenge: Option<Challenge>,
+    generations: u32,
+    /// The server has once offered password algorithms.
+    algorithms_seen: bool,
+}
+
+impl LongTermClient {
+    /// A client that has not been challenged yet.
+    pub const fn new(credentials: Option<Credentials>) -> Self {
+        Self {
+            credentials,
+            prefer_sha256: false,
+            lenient_errors: false,
+            challenge: None,
+            generations: 0,
+            algorithms_seen: false,
+        }
+    }
+
+    /// Prefers SHA-256 over the server's order, as TURN does (RFC 8656 section 6).
+    #[must_use]
+    pub const fn prefer_sha256(mut self) -> Self {
+        self.prefer_sha256 = true;
+        self
+    }
+
+    /// Accepts unprotected errors where real servers send them: 437, 486, 500 and 508, and any
+    /// error over a stream or DTLS.
+    #[must_use]
+    pub const fn lenient_errors(mut self) -> Self {
+        self.lenient_errors = true;
+        self
+    }
+
+    /// Replaces the credentials; the next request starts without authentication.
+    pub fn set_credentials(&mut self, credentials: Option<Credentials>) {
+        self.credentials = credentials;
+        self.challenge = None;
+    }
+
+    /// The user name in use.
+    pub fn username(&self) -> Option<&str> {
+        self.credentials.as_ref().map(|c| c.username.as_str())
+    }
+
+    /// Whether requests are authenticated already.
+    pub const fn is_challenged(&self) -> bool {
+        self.challenge.is_some()
+    }
+
+    /// Finishes a request: adds the credentials once the server has asked for them, and
+    /// notes in `auth` which challenge they answer.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the buffer is too small.
+    pub fn finish(&self, writer: Writer<'_>, auth: &mut RequestAuth) -> Result<usize, WriteError> {
+        let (Some(challenge), Some(credentials)) = (&self.challenge, &self.credentials) else {
+            auth.generation = 0;
+            return writer.finish();
+        };
+        auth.generation = challenge.generation;
+        let username = credentials.username.as_bytes();
+        let hash = challenge
+            .anonymous
+            .then(|| Userhash(userhash(username, &challenge.realm)));
+        let name = Username::from_bytes(username)
+            .ok()
+            .filter(|_| hash.is_none());
+        let (list, choice) = match &challenge.algorithms {
+            Some((list, choice)) => (
+                PasswordAlgorithms::from_bytes(list).ok(),
+                Some(PasswordAlgorithm::new(*choice)),
+            ),
+            None => (None, None),
+        };
+        writer
+            .maybe(name.as_ref())
+            .maybe(hash.as_ref())
+            .maybe(Realm::from_bytes(&challenge.realm).ok().as_ref())
+            .maybe(Nonce::from_bytes(&challenge.nonce).ok().as_ref())
+            .maybe(list.as_ref())
+            .maybe(choice.as_ref())
+            .integrity(challenge.integrity, &challenge.key)
+            .finish()
+    }
+
+    /// Judges a response whose transaction is known. `reliable` says that it came over a stream
+    /// or DTLS.
+    pub fn judge(
+        &mut self,
+        auth: &mut RequestAuth,
+        response: &Message<'_>,
+        reliable: bool,
+    ) -> Judgement {
+        let code = match response.class() {
+            Class::Error => response.find::<ErrorCode<'_>>().map(|error| error.code()),
+            Class::Success | Class::Request | Class::Indication => None,
+        };
+        match code {
+            Some(ErrorCode::UNAUTHENTICATED) => self.unauthenticated(auth, response),
+            Some(ErrorCode::STALE_NONCE) => self.stale(auth, response),
+            code => self.other(auth, response, code, reliable),
+        }
+    }
+
+    fn other(
+        &self,
+        auth: &mut RequestAuth,
+        response: &Message<'_>,
+        code: Option<u16>,
+        reliable: bool,
+    ) -> Judgement {
+        let nonce: Option<Nonce<'_>> = response.find();
+        let announced =
+            nonce.is_some_and(|n| SecurityFeatures::of_nonce(n.as_bytes()).password_algorithms);
+        if announced && response.find::<PasswordAlgorithms<'_>>().is_none() {
+            return Judgement::Discard(Discarded::HiddenAlgorithms);
+        }
+        let answered = self.challenge.as_ref().filter(|_| auth.generation != 0);
+        let Some(challenge) = answered else {
+            return Judgement::Accept;
+        };
+        // Only the code the request was made with counts (section 9.1.4 by way of 9.2.5).
+        let verified = response
+            .verify(&challenge.key)
+            .is_ok_and(|v| v.algorithm() == challenge.integrity);
+        if verified {
+            auth.stale = 0;
+            auth.unauthorized = 0;
+            return Judgement::Accept;
+        }
+        let lenient = self.lenient_errors
+            && !response.has_integrity()
+            && match code {
+                Some(437 | 486 | 500 | 508) => true,
+                Some(ErrorCode::TRY_ALTERNATE) | None => false,
+                Some(_) => reliable,
+            };
+        if lenient {
+            Judgement::Accept
+        } else {
+            Judgement::Discard(Discarded::Integrity { code })
+        }
+    }
+
+    fn unauthenticated(&mut self, auth: &mut RequestAuth, response: &Message<'_>) -> Judgement {
+        auth.unauthorized = auth.unauthorized.saturating_add(1);
+        let used = self.challenge.as_ref().filter(|_| auth.generation != 0);
+        if let Some(challenge) = used {
+            let same_nonce = response
+                .find::<Nonce<'_>>()
+                .is_some_and(|nonce| nonce.as_bytes() == challenge.nonce);
+            // A new nonce may mean that the old one was stale and the server says 401 for it.
+            if same_nonce || auth.unauthorized > MAX_UNAUTHORIZED.saturating_sub(1) {
+                return Judgement::Fail(AuthFailure::WrongCredentials);
+            }
+        }
+        if auth.unauthorized > MAX_UNAUTHORIZED {
+            return Judgement::Fail(AuthFailure::WrongCredentials);
+        }
+        self.retry(auth, response)
+    }
+
+    fn stale(&mut self, auth: &mut RequestAuth, response: &Message<'_>) -> Judgement {
+        auth.stale = auth.stale.saturating_add(1);
+        if auth.stale > MAX_STALE {
+            return Judgement::Fail(AuthFailure::TooManyStale);
+        }
+        self.retry(auth, response)
+    }
+
+    /// Takes up a challenge, unless a newer one than the request answered is known already.
+    fn retry(&mut self, auth: &RequestAuth, response: &Message<'_>) -> Judgement {
+        let newer_known = self
+            .challenge
+            .as_ref()
+            .is_some_and(|known| auth.generation != 0 && known.generation != auth.generation);
+        if newer_known {
+            return Judgement::Retry;
+        }
+        match self.take_up(response) {
+            Ok(()) => Judgement::Retry,
+            Err(failure) => Judgement::Fail(failure),
+        }
+    }
+
+    fn take_up(&mut self, response: &Message<'_>) -> Result<(), AuthFailure> {
+        let nonce: Nonce<'_> = response.find().ok_or(AuthFailure::Malformed)?;
+        let features = SecurityFeatures::of_nonce(nonce.as_bytes());
+        let offered: Option<PasswordAlgorithms<'_>> = response.find();
+        if offered.is_none() && (features.password_algorithms || self.algorithms_seen) {
+            return Err(AuthFailure::BidDown);
+        }
+        let credentials = self
+            .credentials
+            .as_ref()
+            .ok_or(AuthFailure::NoCredentials)?;
+        let realm = match (response.find::<Realm<'_>>(), &self.challenge) {
+            (Some(realm), _) if !realm.as_bytes().is_empty() => realm.as_bytes().to_vec(),
+            (_, Some(known)) => known.realm.clone(),
+            (_, None) => return Err(AuthFailure::Malformed),
+        };
+        let wanted = credentials.realm.as_ref();
+        if wanted.is_some_and(|wanted| wanted.as_bytes() != realm) {
+            return Err(AuthFailure::ForeignRealm);
+        }
+        let (algorithms, integrity) = match offered {
+            None => (None, IntegrityAlgorithm::Sha1),
+            Some(list) => {
+                let choice = self.choose(list).ok_or(AuthFailure::NoCommonAlgorithm)?;
+                (
+                    Some((list.as_bytes().to_vec(), choice)),
+                    IntegrityAlgorithm::Sha256,
+                )
+            }
+        };
+        let algorithm = algorithms
+            .as_ref()
+            .map_or(PasswordAlgorithmId::MD5, |(_, choice)| *choice);
+        let (name, password) = (&credentials.username, credentials.password.expose());
+        let key = Key::long_term(algorithm, name.as_bytes(), &realm, password.as_bytes())
+            .ok_or(AuthFailure::NoCommonAlgorithm)?;
+        self.algorithms_seen |= algorithms.is_some();
+        self.generations = self.generations.wrapping_add(1).max(1);
+        self.challenge = Some(Challenge {
+            generation: self.generations,
+            realm,
+            nonce: nonce.as_bytes().to_vec(),
+            algorithms,
+            anonymous: features.username_anonymity,
+            key,
+            integrity,
+        });
+        Ok(())
+    }
+
+    /// The first offer that is known here, or SHA-256 if that is preferred and offered.
+    fn choose(&self, list: PasswordAlgorithms<'_>) -> Option<PasswordAlgorithmId> {
+        let known = |id: &PasswordAlgorithmId| {
+            *id == PasswordAlgorithmId::SHA256 || *id == PasswordAlgorithmId::MD5
+        };
+        let mut offers = list
+            .iter()
+            .filter(|entry| entry.parameters.is_empty())
+            .map(|entry| entry.id)
+            .filter(known);
+        let first = offers.next()?;
+        let better = self.prefer_sha256 && offers.any(|id| id == PasswordAlgorithmId::SHA256);
+        Some(if better {
+            PasswordAlgorithmId::SHA256
+        } else {
+            first
+        })
+    }
+}

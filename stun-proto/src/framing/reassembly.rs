@@ -1,0 +1,104 @@
+//! Collecting the bytes of one unit over several reads.
+
+use alloc::vec::Vec;
+
+/// How long the unit is that begins with the bytes seen so far.
+pub(super) enum Measure {
+    /// Cannot tell before there are so many bytes.
+    Unknown { until: usize },
+    /// `len` bytes make the unit, `padding` more follow and mean nothing.
+    Known { len: usize, padding: usize },
+}
+
+/// The bytes of the current unit that came with earlier reads.
+#[derive(Debug, Default)]
+pub(super) struct Reassembly {
+    held: Vec<u8>,
+    /// The unit in `held` has been handed out.
+    spent: bool,
+    /// Padding that is still to come and be thrown away.
+    padding: usize,
+}
+
+/// Buffers that grew beyond this are given back once their unit is done.
+const KEEP_CAPACITY: usize = 4096;
+
+impl Reassembly {
+    /// Takes the next unit from the held bytes and `input`, advancing `input`; `None` when it
+    /// is used up.
+    pub(super) fn next<'s, 'i: 's, E>(
+        &'s mut self,
+        input: &mut &'i [u8],
+        measure: impl Fn(&[u8]) -> Result<Measure, E>,
+    ) -> Result<Option<&'s [u8]>, E> {
+        if self.spent {
+            self.spent = false;
+            self.held.clear();
+            self.held.shrink_to(KEEP_CAPACITY);
+        }
+        let skip = self.padding.min(input.len());
+        self.padding = self.padding.saturating_sub(skip);
+        advance(input, skip);
+        if self.held.is_empty() {
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if let Measure::Known { len, padding } = measure(input)?
+                && let Some((unit, rest)) = input.split_at_checked(len)
+            {
+                let skip = padding.min(rest.len());
+                self.padding = padding.saturating_sub(skip);
+                *input = rest;
+                advance(input, skip);
+                return Ok(Some(unit));
+            }
+        }
+        self.collect(input, measure)
+    }
+
+    fn collect<'s, E>(
+        &'s mut self,
+        input: &mut &[u8],
+        measure: impl Fn(&[u8]) -> Result<Measure, E>,
+    ) -> Result<Option<&'s [u8]>, E> {
+        loop {
+            let (target, padding) = match measure(&self.held)? {
+                Measure::Unknown { until } => (until, None),
+                Measure::Known { len, padding } => (len, Some(padding)),
+            };
+            let missing = target.saturating_sub(self.held.len());
+            if missing == 0 {
+                let Some(padding) = padding else {
+                    return Ok(None);
+                };
+                self.spent = true;
+                self.padding = padding;
+                let skip = padding.min(input.len());
+                self.padding = padding.saturating_sub(skip);
+                advance(input, skip);
+                return Ok(Some(&self.held));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+            let take = missing.min(input.len());
+            self.held
+                .extend_from_slice(input.get(..take).unwrap_or_default());
+            advance(input, take);
+        }
+    }
+
+    /// Whether a unit has begun and not ended.
+    pub(super) fn is_partial(&self) -> bool {
+        !self.spent && !self.held.is_empty()
+    }
+
+    /// Bytes held for the current unit.
+    pub(super) const fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+fn advance(input: &mut &[u8], by: usize) {
+    *input = input.get(by..).unwrap_or_default();
+}
