@@ -1,2 +1,28 @@
-//! To be written.
+//! Sans-IO HTTP CONNECT (RFC 9110 section 9.3.6): the client that asks a proxy for a tunnel, and the
+//! proxy.
+//!
+//! Bytes and timestamps go in; bytes, events and one deadline come out. There is no socket, no
+//! clock and no runtime inside; TLS, to the proxy or inside the tunnel, is the host's.
 #![no_std]
+
+extern crate alloc;
+
+pub mod auth;
+mod body;
+mod client;
+mod head;
+mod rng;
+mod target;
+mod time;
+
+// Where a tunnel leads.
+pub use target::{Host, Target, TargetError};
+// The client.
+pub use client::{
+    ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, Rejection, RejectionClass,
+};
+// Heads.
+pub use head::{Head, HeadError, HeadLimits, Leniency};
+// Shared words.
+pub use rng::Rng;
+pub use sans_io_time::Instant;
