@@ -5,6 +5,7 @@ extern crate alloc;
 
 pub mod auth;
 pub mod framing;
+pub mod limit;
 mod net;
 mod rng;
 pub mod time;

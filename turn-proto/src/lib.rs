@@ -3,6 +3,12 @@
 
 extern crate alloc;
 
+pub mod client;
+mod data;
+pub mod policy;
+pub mod server;
 pub mod wire;
+
+pub use data::DataHeader;
 
 pub use stun_proto::{FiveTuple, Instant, Path, Received, StreamId, Transmit, Transport};

@@ -9,7 +9,7 @@ mod rfc4571;
 mod turn_stream;
 
 pub use rfc4571::{FrameDeframer, FrameHeader, MAX_FRAME};
-pub use turn_stream::{Deframer, FramingError, Unit};
+pub use turn_stream::{Deframer, FramingError, Next, Unit};
 
 #[cfg(test)]
 mod tests;

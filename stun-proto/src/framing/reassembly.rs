@@ -10,6 +10,16 @@ pub(super) enum Measure {
     Known { len: usize, padding: usize },
 }
 
+/// What a read brought.
+pub(super) enum Taken<'s> {
+    /// A whole unit.
+    Unit(&'s [u8]),
+    /// The beginning of a unit; the rest is to come.
+    Partial,
+    /// Nothing.
+    Nothing,
+}
+
 /// The bytes of the current unit that came with earlier reads.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
@@ -24,13 +34,12 @@ pub(super) struct Reassembly {
 const KEEP_CAPACITY: usize = 4096;
 
 impl Reassembly {
-    /// Takes the next unit from the held bytes and `input`, advancing `input`; `None` when it
-    /// is used up.
+    /// Takes the next unit from the held bytes and `input`, advancing `input`.
     pub(super) fn next<'s, 'i: 's, E>(
         &'s mut self,
         input: &mut &'i [u8],
         measure: impl Fn(&[u8]) -> Result<Measure, E>,
-    ) -> Result<Option<&'s [u8]>, E> {
+    ) -> Result<Taken<'s>, E> {
         if self.spent {
             self.spent = false;
             self.held.clear();
@@ -41,7 +50,7 @@ impl Reassembly {
         advance(input, skip);
         if self.held.is_empty() {
             if input.is_empty() {
-                return Ok(None);
+                return Ok(Taken::Nothing);
             }
             if let Measure::Known { len, padding } = measure(input)?
                 && let Some((unit, rest)) = input.split_at_checked(len)
@@ -50,7 +59,7 @@ impl Reassembly {
                 self.padding = padding.saturating_sub(skip);
                 *input = rest;
                 advance(input, skip);
-                return Ok(Some(unit));
+                return Ok(Taken::Unit(unit));
             }
         }
         self.collect(input, measure)
@@ -60,7 +69,7 @@ impl Reassembly {
         &'s mut self,
         input: &mut &[u8],
         measure: impl Fn(&[u8]) -> Result<Measure, E>,
-    ) -> Result<Option<&'s [u8]>, E> {
+    ) -> Result<Taken<'s>, E> {
         loop {
             let (target, padding) = match measure(&self.held)? {
                 Measure::Unknown { until } => (until, None),
@@ -69,28 +78,23 @@ impl Reassembly {
             let missing = target.saturating_sub(self.held.len());
             if missing == 0 {
                 let Some(padding) = padding else {
-                    return Ok(None);
+                    return Ok(Taken::Partial);
                 };
                 self.spent = true;
                 self.padding = padding;
                 let skip = padding.min(input.len());
                 self.padding = padding.saturating_sub(skip);
                 advance(input, skip);
-                return Ok(Some(&self.held));
+                return Ok(Taken::Unit(&self.held));
             }
             if input.is_empty() {
-                return Ok(None);
+                return Ok(Taken::Partial);
             }
             let take = missing.min(input.len());
             self.held
                 .extend_from_slice(input.get(..take).unwrap_or_default());
             advance(input, take);
         }
-    }
-
-    /// Whether a unit has begun and not ended.
-    pub(super) fn is_partial(&self) -> bool {
-        !self.spent && !self.held.is_empty()
     }
 
     /// Bytes held for the current unit.

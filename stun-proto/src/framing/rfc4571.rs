@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use super::reassembly::{Measure, Reassembly};
+use super::reassembly::{Measure, Reassembly, Taken};
 
 /// The most bytes a frame can hold.
 pub const MAX_FRAME: usize = u16::MAX as usize;
@@ -42,7 +42,7 @@ impl FrameDeframer {
 
     /// Takes the next frame and advances `input` behind it; `None` when `input` is used up.
     pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Option<&'s [u8]> {
-        let Ok(unit) = self.reassembly.next::<Infallible>(input, |head| {
+        let Ok(taken) = self.reassembly.next::<Infallible>(input, |head| {
             Ok(match head {
                 [l1, l0, ..] => Measure::Known {
                     len: usize::from(u16::from_be_bytes([*l1, *l0])).saturating_add(2),
@@ -51,7 +51,10 @@ impl FrameDeframer {
                 _ => Measure::Unknown { until: 2 },
             })
         });
-        unit.and_then(|frame| frame.get(2..))
+        match taken {
+            Taken::Unit(frame) => frame.get(2..),
+            Taken::Partial | Taken::Nothing => None,
+        }
     }
 
     /// Bytes held for the current frame.

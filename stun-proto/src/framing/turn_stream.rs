@@ -1,6 +1,6 @@
 //! STUN messages and ChannelData on one stream (RFC 8656 section 12.4 and 12.5).
 
-use super::reassembly::{Measure, Reassembly};
+use super::reassembly::{Measure, Reassembly, Taken};
 use crate::wire::{HEADER_LEN, MAGIC_COOKIE};
 
 /// What a stream carries.
@@ -15,6 +15,17 @@ pub enum Unit<'a> {
         /// The payload.
         data: &'a [u8],
     },
+}
+
+/// What [`Deframer::next`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// A whole unit.
+    Unit(Unit<'a>),
+    /// The input is used up in the middle of a unit: a deadline for its end is the caller's.
+    Partial,
+    /// The input is used up, and no unit has begun.
+    Nothing,
 }
 
 /// Why a stream cannot be read any further.
@@ -41,14 +52,14 @@ pub enum FramingError {
 /// below the limit.
 ///
 /// ```
-/// use stun_proto::framing::{Deframer, Unit};
+/// use stun_proto::framing::{Deframer, Next, Unit};
 ///
 /// let mut deframer = Deframer::with_channels(2048);
 /// let stream = [0x40, 0x00, 0x00, 0x05, b'h', b'e', b'l', b'l', b'o', 0, 0, 0];
 /// let (mut first, mut second) = stream.split_at(7);
-/// assert_eq!(deframer.next(&mut first), Ok(None));
-/// let unit = deframer.next(&mut second).unwrap().unwrap();
-/// assert_eq!(unit, Unit::ChannelData { channel: 0x4000, data: b"hello" });
+/// assert_eq!(deframer.next(&mut first), Ok(Next::Partial));
+/// let unit = Unit::ChannelData { channel: 0x4000, data: b"hello" };
+/// assert_eq!(deframer.next(&mut second), Ok(Next::Unit(unit)));
 /// ```
 #[derive(Debug)]
 pub struct Deframer {
@@ -87,15 +98,12 @@ impl Deframer {
         self.channels = channels;
     }
 
-    /// Takes the next unit and advances `input` behind what was read; `None` when `input` is
-    /// used up. Call it until then.
+    /// Takes the next unit and advances `input` behind what was read. Call it until it finds
+    /// no unit any more.
     ///
     /// # Errors
     /// [`FramingError`], now and on every later call.
-    pub fn next<'s, 'i: 's>(
-        &'s mut self,
-        input: &mut &'i [u8],
-    ) -> Result<Option<Unit<'s>>, FramingError> {
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Next<'s>, FramingError> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -104,17 +112,14 @@ impl Deframer {
             .reassembly
             .next(input, |head| measure(head, channels, limit))
         {
-            Ok(unit) => Ok(unit.map(classify)),
+            Ok(Taken::Unit(unit)) => Ok(Next::Unit(classify(unit))),
+            Ok(Taken::Partial) => Ok(Next::Partial),
+            Ok(Taken::Nothing) => Ok(Next::Nothing),
             Err(error) => {
                 self.error = Some(error);
                 Err(error)
             }
         }
-    }
-
-    /// Whether a unit has begun and not ended: a deadline for its end is the caller's.
-    pub fn is_partial(&self) -> bool {
-        self.reassembly.is_partial()
     }
 
     /// Bytes held for the current unit.

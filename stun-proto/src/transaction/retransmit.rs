@@ -141,6 +141,7 @@ impl RttEstimator {
 
     /// Takes in the round trip of a request that was sent exactly once (Karn's rule is the
     /// caller's).
+    #[expect(clippy::arithmetic_side_effects, reason = "divisors are constants")]
     pub fn sample(&mut self, rtt: Duration) {
         let rtt = rtt.min(Self::MAX);
         self.smoothed = Some(match self.smoothed {

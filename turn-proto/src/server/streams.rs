@@ -1,0 +1,181 @@
+//! Clients that come over TCP or TLS (RFC 8656 sections 3.1 and 12.5).
+
+use stun_proto::framing::{Deframer, Next, Unit};
+use stun_proto::wire::{Class, Message};
+use stun_proto::{FiveTuple, Instant, Path, Received, StreamId};
+
+use super::allocation::Timer;
+use super::{Action, CloseReason, Core, DeleteReason, RelayTo, Server, Users};
+use crate::wire::Channel;
+
+/// A unit of a client with an allocation: ChannelData with 65,535 bytes and its padding.
+const MAX_UNIT: usize = 65_535 + 4 + 3;
+
+/// One client's stream.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    at: FiveTuple,
+    /// A request has come: what follows may be something else.
+    introduced: bool,
+    closing: bool,
+}
+
+/// There are as many streams as allowed, or the number is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many streams")]
+pub struct StreamRefused;
+
+impl<U: Users> Server<U> {
+    /// A client's stream was accepted; `at` says which transport, and both addresses.
+    ///
+    /// # Errors
+    /// [`StreamRefused`]: close it.
+    pub fn stream_opened(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        at: FiveTuple,
+    ) -> Result<(), StreamRefused> {
+        let core = &mut self.core;
+        let now = core.clock.advance(now);
+        let limits = core.config.limits;
+        if core.streams.len() >= limits.streams || core.streams.contains_key(&id) {
+            return Err(StreamRefused);
+        }
+        let stream = ClientStream {
+            at,
+            introduced: false,
+            closing: false,
+        };
+        core.streams.insert(id, stream);
+        core.timers
+            .arm(Timer::StreamIdle(id), now, core.config.stream_idle);
+        let deframer = Deframer::with_channels(limits.unauthenticated_unit);
+        self.deframers.insert(id, deframer);
+        Ok(())
+    }
+
+    /// Takes the next unit from `input` and advances it. Call it until `input` is empty.
+    ///
+    /// A violation empties `input` and ends the stream with an action that says why.
+    pub fn handle_stream<'s, 'i: 's>(
+        &'s mut self,
+        now: Instant,
+        id: StreamId,
+        input: &mut &'i [u8],
+    ) -> Received<'s, RelayTo> {
+        let core = &mut self.core;
+        let now = core.clock.advance(now);
+        let open = core.streams.get(&id).is_some_and(|stream| !stream.closing);
+        let Some(deframer) = self.deframers.get_mut(&id).filter(|_| open) else {
+            *input = &[];
+            return Received::NotMine;
+        };
+        let allocated = core.by_path.contains_key(&Path::Stream(id));
+        deframer.set_limit(if allocated {
+            MAX_UNIT
+        } else {
+            core.config.limits.unauthenticated_unit
+        });
+        let partial = Timer::StreamPartial(id);
+        match deframer.next(input) {
+            Ok(Next::Unit(unit)) => {
+                core.timers.disarm(partial);
+                core.unit(now, id, unit).unwrap_or_else(|reason| {
+                    *input = &[];
+                    core.close_stream(id, reason);
+                    Received::Consumed
+                })
+            }
+            Ok(Next::Partial) => {
+                if core.timers.get(partial).is_none() {
+                    let times = if allocated { 3 } else { 1 };
+                    let wait = core.config.partial_timeout.saturating_mul(times);
+                    core.timers.arm(partial, now, wait);
+                }
+                Received::Consumed
+            }
+            Ok(Next::Nothing) => Received::Consumed,
+            Err(error) => {
+                *input = &[];
+                core.close_stream(id, CloseReason::Framing(error));
+                Received::Consumed
+            }
+        }
+    }
+
+    /// A client's stream is closed, by whichever side: its allocation ends.
+    pub fn handle_stream_closed(&mut self, now: Instant, id: StreamId) {
+        self.core.clock.advance(now);
+        self.deframers.remove(&id);
+        self.core.stream_closed(id);
+    }
+}
+
+impl<U: Users> Core<U> {
+    fn unit<'a>(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        unit: Unit<'a>,
+    ) -> Result<Received<'a, RelayTo>, CloseReason> {
+        let stream = self.streams.get_mut(&id).ok_or(CloseReason::Protocol)?;
+        let (path, at) = (Path::Stream(id), stream.at);
+        match unit {
+            Unit::ChannelData { .. } if !stream.introduced => Err(CloseReason::Protocol),
+            Unit::ChannelData { channel, data } => Ok(match Channel::new(channel) {
+                Some(channel) => self.channel_data(now, path, channel, data),
+                None => self.not_permitted(),
+            }),
+            Unit::Message(bytes) => {
+                let message = Message::parse(bytes).map_err(|_| CloseReason::Protocol)?;
+                if !stream.introduced && message.class() != Class::Request {
+                    return Err(CloseReason::Protocol);
+                }
+                stream.introduced = true;
+                Ok(self.message(now, path, at, &message))
+            }
+        }
+    }
+
+    pub(super) fn close_stream(&mut self, id: StreamId, reason: CloseReason) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.closing) else {
+            return;
+        };
+        stream.closing = true;
+        self.forget_timers(id);
+        if let Some(relay) = self.by_path.get(&Path::Stream(id)).copied() {
+            self.delete(relay, DeleteReason::StreamClosed);
+            self.forget_timers(id);
+        }
+        self.actions.push_back(Action::CloseStream { id, reason });
+    }
+
+    fn stream_closed(&mut self, id: StreamId) {
+        self.streams.remove(&id);
+        if let Some(relay) = self.by_path.get(&Path::Stream(id)).copied() {
+            self.delete(relay, DeleteReason::StreamClosed);
+        }
+        self.forget_timers(id);
+        self.responses.retain(|(to, _)| *to != Path::Stream(id));
+    }
+
+    fn forget_timers(&mut self, id: StreamId) {
+        self.timers.disarm(Timer::StreamIdle(id));
+        self.timers.disarm(Timer::StreamPartial(id));
+    }
+
+    /// The stream has an allocation: it may be idle as long as that lives.
+    pub(super) fn stream_with_allocation(&mut self, id: StreamId) {
+        self.timers.disarm(Timer::StreamIdle(id));
+    }
+
+    /// The allocation ended: the stream must get another one soon.
+    pub(super) fn stream_without_allocation(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(|stream| !stream.closing) {
+            let now = self.clock.now();
+            self.timers
+                .arm(Timer::StreamIdle(id), now, self.config.stream_idle);
+        }
+    }
+}
