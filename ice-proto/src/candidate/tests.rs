@@ -1,0 +1,63 @@
+use super::*;
+
+// spec: ICE-5.1.2.1-1, ICE-5.1.2.1-2, ICE-5.1.2-1
+#[test]
+fn candidate_priorities() {
+    use CandidateKind::{Host, PeerReflexive, Relayed, ServerReflexive};
+    for (kind, first, second) in [
+        (Host, 2_130_706_431, 2_130_706_430),
+        (PeerReflexive, 1_862_270_975, 1_862_270_974),
+        (ServerReflexive, 1_694_498_815, 1_694_498_814),
+        (Relayed, 16_777_215, 16_777_214),
+    ] {
+        assert_eq!(priority(kind, 65535, 1), first);
+        assert_eq!(priority(kind, 65535, 2), second);
+    }
+    assert_eq!(priority(Host, 60000, 1), 2_129_289_471);
+    assert_eq!(priority(ServerReflexive, 60000, 1), 1_693_081_855);
+    assert_eq!(priority(Relayed, 60000, 1), 15_360_255);
+}
+
+// spec: ICE-6.1.2.3-1
+#[test]
+fn pair_priorities() {
+    for (g, d, pair) in [
+        (2_130_706_431, 2_130_706_431, 9_151_314_442_783_293_438),
+        (2_130_706_430, 2_130_706_430, 9_151_314_438_488_326_140),
+        (2_130_706_431, 1_694_498_815, 7_277_816_997_797_167_103),
+        (1_694_498_815, 2_130_706_431, 7_277_816_997_797_167_102),
+        (2_130_706_431, 1_862_270_975, 7_998_392_938_176_446_463),
+        (1_694_498_815, 1_694_498_815, 7_277_816_996_924_751_870),
+        (2_130_706_431, 16_777_215, 72_057_594_004_373_503),
+        (16_777_215, 2_130_706_431, 72_057_594_004_373_502),
+        (16_777_215, 16_777_215, 72_057_589_776_515_070),
+        (1, 1, 4_294_967_298),
+        (2_147_483_647, 2_147_483_647, 9_223_372_036_854_775_806),
+    ] {
+        assert_eq!(pair_priority(g, d), pair, "{g} {d}");
+    }
+}
+
+// spec: ICE-5.1.1.1-2
+#[test]
+fn unusable_host_addresses() {
+    for bad in [
+        "0.0.0.0",
+        "127.0.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::192.0.2.1",
+        "::ffff:192.0.2.1",
+        "fec0::1",
+        "ff02::1",
+    ] {
+        assert!(!is_usable_host(bad.parse().unwrap(), false), "{bad}");
+    }
+    for good in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fe80::1", "fd00::1"] {
+        assert!(is_usable_host(good.parse().unwrap(), false), "{good}");
+    }
+    assert!(is_usable_host("127.0.0.1".parse().unwrap(), true));
+    assert!(is_usable_host("::1".parse().unwrap(), true));
+}
