@@ -119,6 +119,8 @@ struct Challenge {
 #[derive(Clone, Debug)]
 pub struct LongTermClient {
     credentials: Option<Credentials>,
+    /// A name and key of a third party, used instead of the credentials.
+    third_party: Option<(String, Key)>,
     prefer_sha256: bool,
     lenient_errors: bool,
     challenge: Option<Challenge>,
@@ -132,6 +134,7 @@ impl LongTermClient {
     pub const fn new(credentials: Option<Credentials>) -> Self {
         Self {
             credentials,
+            third_party: None,
             prefer_sha256: false,
             lenient_errors: false,
             challenge: None,
@@ -161,9 +164,20 @@ impl LongTermClient {
         self.challenge = None;
     }
 
+    /// Authenticates with a key of a third party instead of the credentials (RFC 7635): `kid` is
+    /// sent as USERNAME, and no password algorithm is chosen. The next request starts without
+    /// authentication.
+    pub fn set_third_party_key(&mut self, kid: impl Into<String>, key: Key) {
+        self.third_party = Some((kid.into(), key));
+        self.challenge = None;
+    }
+
     /// The user name in use.
     pub fn username(&self) -> Option<&str> {
-        self.credentials.as_ref().map(|c| c.username.as_str())
+        match (&self.third_party, &self.credentials) {
+            (Some((kid, _)), _) => Some(kid),
+            (None, credentials) => credentials.as_ref().map(|c| c.username.as_str()),
+        }
     }
 
     /// Whether requests are authenticated already.
@@ -177,12 +191,12 @@ impl LongTermClient {
     /// # Errors
     /// [`WriteError`] when the buffer is too small.
     pub fn finish(&self, writer: Writer<'_>, auth: &mut RequestAuth) -> Result<usize, WriteError> {
-        let (Some(challenge), Some(credentials)) = (&self.challenge, &self.credentials) else {
+        let (Some(challenge), Some(username)) = (&self.challenge, self.username()) else {
             auth.generation = 0;
             return writer.finish();
         };
         auth.generation = challenge.generation;
-        let username = credentials.username.as_bytes();
+        let username = username.as_bytes();
         let hash = challenge
             .anonymous
             .then(|| Userhash(userhash(username, &challenge.realm)));
@@ -314,15 +328,49 @@ impl LongTermClient {
         if offered.is_none() && (features.password_algorithms || self.algorithms_seen) {
             return Err(AuthFailure::BidDown);
         }
-        let credentials = self
-            .credentials
-            .as_ref()
-            .ok_or(AuthFailure::NoCredentials)?;
+        if self.username().is_none() {
+            return Err(AuthFailure::NoCredentials);
+        }
         let realm = match (response.find::<Realm<'_>>(), &self.challenge) {
             (Some(realm), _) if !realm.as_bytes().is_empty() => realm.as_bytes().to_vec(),
             (_, Some(known)) => known.realm.clone(),
             (_, None) => return Err(AuthFailure::Malformed),
         };
+        let (algorithms, integrity, key) = self.key_for(&realm, offered)?;
+        self.algorithms_seen |= algorithms.is_some();
+        self.generations = self.generations.wrapping_add(1).max(1);
+        self.challenge = Some(Challenge {
+            generation: self.generations,
+            realm,
+            nonce: nonce.as_bytes().to_vec(),
+            algorithms,
+            anonymous: features.username_anonymity && self.third_party.is_none(),
+            key,
+            integrity,
+        });
+        Ok(())
+    }
+
+    /// The key for a realm, and how it is used: the list to send back with the choice from it, and
+    /// the code that protects messages.
+    #[expect(clippy::type_complexity, reason = "used once")]
+    fn key_for(
+        &self,
+        realm: &[u8],
+        offered: Option<PasswordAlgorithms<'_>>,
+    ) -> Result<
+        (
+            Option<(Vec<u8>, PasswordAlgorithmId)>,
+            IntegrityAlgorithm,
+            Key,
+        ),
+        AuthFailure,
+    > {
+        if let Some((_, key)) = &self.third_party {
+            return Ok((None, IntegrityAlgorithm::Sha1, key.clone()));
+        }
+        let credentials = self.credentials.as_ref();
+        let credentials = credentials.ok_or(AuthFailure::NoCredentials)?;
         let wanted = credentials.realm.as_ref();
         if wanted.is_some_and(|wanted| wanted.as_bytes() != realm) {
             return Err(AuthFailure::ForeignRealm);
@@ -341,20 +389,9 @@ impl LongTermClient {
             .as_ref()
             .map_or(PasswordAlgorithmId::MD5, |(_, choice)| *choice);
         let (name, password) = (&credentials.username, credentials.password.expose());
-        let key = Key::long_term(algorithm, name.as_bytes(), &realm, password.as_bytes())
+        let key = Key::long_term(algorithm, name.as_bytes(), realm, password.as_bytes())
             .ok_or(AuthFailure::NoCommonAlgorithm)?;
-        self.algorithms_seen |= algorithms.is_some();
-        self.generations = self.generations.wrapping_add(1).max(1);
-        self.challenge = Some(Challenge {
-            generation: self.generations,
-            realm,
-            nonce: nonce.as_bytes().to_vec(),
-            algorithms,
-            anonymous: features.username_anonymity,
-            key,
-            integrity,
-        });
-        Ok(())
+        Ok((algorithms, integrity, key))
     }
 
     /// The first offer that is known here, or SHA-256 if that is preferred and offered.
