@@ -3,9 +3,15 @@
 
 extern crate alloc;
 
+mod agent;
 mod candidate;
 pub mod sdp;
 
+// The bare agent.
+pub use agent::{
+    Action, Agent, AgentConfig, Base, CandidateError, Credentials, Event, Failure, LocalCandidate,
+    MAX_TRANSMIT, Remote, Role, Stats,
+};
 // Candidates.
 pub use candidate::{
     Candidate, CandidateKind, ComponentId, RelayId, Route, is_usable_host, pair_priority, priority,
