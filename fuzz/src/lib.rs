@@ -1,2 +1,13 @@
-//! To be written.
-#![no_std]
+//! Network simulator, contract checker, reference models and entry functions for fuzzing.
+//!
+//! See [`sim`] for how to run many seeds, and `cargo-fuzz/README.md` for fuzzing.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test's support: its panics are findings"
+)]
+
+extern crate alloc;
+
+pub mod contract;
+pub mod sim;
