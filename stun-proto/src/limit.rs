@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use alloc::boxed::Box;
 use alloc::vec;
 
+use crate::time::Clock;
 use crate::wire::Key;
 use crate::{Instant, Rng};
 
@@ -52,6 +53,7 @@ struct Slot {
 pub struct RateLimiter {
     limit: RateLimit,
     key: Key,
+    clock: Clock,
     slots: Box<[Slot]>,
 }
 
@@ -61,6 +63,7 @@ impl RateLimiter {
         Self {
             limit,
             key: Key::from_bytes(&rng.bytes::<32>()),
+            clock: Clock::new(Instant::from_nanos(i64::MIN)),
             slots: vec![Slot::default(); SLOTS].into_boxed_slice(),
         }
     }
@@ -70,11 +73,14 @@ impl RateLimiter {
         if self.limit.per_second == 0 {
             return true;
         }
-        let network = match from {
-            IpAddr::V4(ip) => u64::from(u32::from(ip)) | 1 << 32,
+        let now = self.clock.advance(now);
+        // A dual-stack socket shows IPv4 clients as mapped addresses, all in one /64.
+        let network = match from.to_canonical() {
+            IpAddr::V4(ip) => u64::from(u32::from(ip)),
             IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64,
         };
-        let hash = self.key.sha1(&[&network.to_be_bytes()]);
+        let family = [u8::from(from.to_canonical().is_ipv4())];
+        let hash = self.key.sha1(&[&family, &network.to_be_bytes()]);
         let [h1, h0, ..] = hash;
         let index = usize::from(u16::from_be_bytes([h1, h0])) % SLOTS;
         let Some(slot) = self.slots.get_mut(index) else {
@@ -100,3 +106,6 @@ impl RateLimiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,13 @@ pub fn deadline(now: Instant, after: Duration) -> Option<Instant> {
     now.checked_add(after)
 }
 
+/// How much time has passed since `earlier`: none when that is in the future, the longest possible
+/// when the two are further apart than the clock can say.
+pub fn elapsed(earlier: Instant, now: Instant) -> Duration {
+    let nanos = i128::from(now.as_nanos()).saturating_sub(i128::from(earlier.as_nanos()));
+    Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+}
+
 /// Named deadlines, ordered by time: O(log n) to arm, disarm and find the next.
 ///
 /// A key has at most one deadline. A deadline beyond the end of time is never reached and not

@@ -46,13 +46,16 @@ pub enum AuthFailure {
     /// The challenge is for a realm the credentials are not for.
     #[error("the challenge is for another realm")]
     ForeignRealm,
-    /// The challenge lacks REALM or NONCE.
-    #[error("the challenge lacks REALM or NONCE")]
+    /// The challenge lacks REALM or NONCE, or they are too long to be sent back.
+    #[error("the challenge lacks a usable REALM or NONCE")]
     Malformed,
     /// The server, or somebody on the way, offers less than the server did before or than its
     /// nonce announces.
     #[error("the challenge was weakened on the way")]
     BidDown,
+    /// The user name is longer than the 508 bytes of USERNAME.
+    #[error("the user name is too long to be sent")]
+    UsernameTooLong,
     /// None of the offered password algorithms is known here.
     #[error("no known password algorithm offered")]
     NoCommonAlgorithm,
@@ -125,8 +128,8 @@ pub struct LongTermClient {
     lenient_errors: bool,
     challenge: Option<Challenge>,
     generations: u32,
-    /// The server has once offered password algorithms.
-    algorithms_seen: bool,
+    /// The best password algorithm the server has ever been taken up on.
+    strongest: Option<PasswordAlgorithmId>,
 }
 
 impl LongTermClient {
@@ -139,7 +142,7 @@ impl LongTermClient {
             lenient_errors: false,
             challenge: None,
             generations: 0,
-            algorithms_seen: false,
+            strongest: None,
         }
     }
 
@@ -170,6 +173,12 @@ impl LongTermClient {
     pub fn set_third_party_key(&mut self, kid: impl Into<String>, key: Key) {
         self.third_party = Some((kid.into(), key));
         self.challenge = None;
+    }
+
+    /// Forgets the challenge, because another server is asked from now on.
+    pub fn forget_challenge(&mut self) {
+        self.challenge = None;
+        self.strongest = None;
     }
 
     /// The user name in use.
@@ -295,6 +304,10 @@ impl LongTermClient {
         if auth.unauthorized > MAX_UNAUTHORIZED {
             return Judgement::Fail(AuthFailure::WrongCredentials);
         }
+        let realm: Option<Realm<'_>> = response.find();
+        if realm.is_none_or(|realm| realm.as_bytes().is_empty()) {
+            return Judgement::Fail(AuthFailure::Malformed);
+        }
         self.retry(auth, response)
     }
 
@@ -325,7 +338,7 @@ impl LongTermClient {
         let nonce: Nonce<'_> = response.find().ok_or(AuthFailure::Malformed)?;
         let features = SecurityFeatures::of_nonce(nonce.as_bytes());
         let offered: Option<PasswordAlgorithms<'_>> = response.find();
-        if offered.is_none() && (features.password_algorithms || self.algorithms_seen) {
+        if offered.is_none() && (features.password_algorithms || self.strongest.is_some()) {
             return Err(AuthFailure::BidDown);
         }
         if self.username().is_none() {
@@ -336,15 +349,26 @@ impl LongTermClient {
             (_, Some(known)) => known.realm.clone(),
             (_, None) => return Err(AuthFailure::Malformed),
         };
+        if Realm::from_bytes(&realm).is_err() || Nonce::from_bytes(nonce.as_bytes()).is_err() {
+            return Err(AuthFailure::Malformed);
+        }
+        let anonymous = features.username_anonymity && self.third_party.is_none();
+        let name = self.username().filter(|_| !anonymous);
+        if name.is_some_and(|name| Username::new(name).is_err()) {
+            return Err(AuthFailure::UsernameTooLong);
+        }
         let (algorithms, integrity, key) = self.key_for(&realm, offered)?;
-        self.algorithms_seen |= algorithms.is_some();
+        self.strongest = algorithms
+            .as_ref()
+            .map(|(_, choice)| *choice)
+            .or(self.strongest);
         self.generations = self.generations.wrapping_add(1).max(1);
         self.challenge = Some(Challenge {
             generation: self.generations,
             realm,
             nonce: nonce.as_bytes().to_vec(),
             algorithms,
-            anonymous: features.username_anonymity && self.third_party.is_none(),
+            anonymous,
             key,
             integrity,
         });
@@ -379,6 +403,9 @@ impl LongTermClient {
             None => (None, IntegrityAlgorithm::Sha1),
             Some(list) => {
                 let choice = self.choose(list).ok_or(AuthFailure::NoCommonAlgorithm)?;
+                if self.strongest > Some(choice) {
+                    return Err(AuthFailure::BidDown);
+                }
                 (
                     Some((list.as_bytes().to_vec(), choice)),
                     IntegrityAlgorithm::Sha256,

@@ -1,16 +1,16 @@
 //! The long-term credential mechanism, server side, without memory per client (RFC 8489
 //! section 9.2.4).
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use core::time::Duration;
 
 use alloc::string::String;
 
 use super::nonce::{NonceKeys, NonceState, SecurityFeatures};
 use crate::wire::{
-    Class, ErrorCode, IntegrityAlgorithm, Key, Message, Nonce, PasswordAlgorithm,
-    PasswordAlgorithmId, PasswordAlgorithms, Realm, TextTooLong, UnknownAttributes, Userhash,
-    Username, Verified, WriteError, Writer,
+    AlternateDomain, AlternateServer, Class, ErrorCode, IntegrityAlgorithm, Key, Message, Nonce,
+    PasswordAlgorithm, PasswordAlgorithmId, PasswordAlgorithms, Realm, TextTooLong,
+    UnknownAttributes, Userhash, Username, Verified, WriteError, Writer,
 };
 use crate::{Instant, Rng};
 
@@ -240,7 +240,7 @@ impl LongTermServer {
     /// nobody gains by having it sent to somebody else.
     ///
     /// # Errors
-    /// [`WriteError`] when `buf` is too small.
+    /// [`WriteError`] when `buf` is too small, or `request` is none.
     pub fn write_refusal(
         &self,
         now: Instant,
@@ -249,11 +249,9 @@ impl LongTermServer {
         refusal: &Refusal<'_>,
         buf: &mut [u8],
     ) -> Result<usize, WriteError> {
-        debug_assert_eq!(
-            request.class(),
-            Class::Request,
-            "indications are not answered"
-        );
+        if request.class() != Class::Request {
+            return Err(WriteError::NotARequest);
+        }
         let ty = request.message_type().error();
         let error = ErrorCode::new(refusal.code).with_reason("");
         let mut writer = Writer::new(buf, ty, request.transaction_id()).attribute(&error);
@@ -286,7 +284,50 @@ impl Refusal<'static> {
     }
 }
 
+/// Where a client is sent instead (RFC 8489 section 10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Alternate<'d> {
+    /// The server's IPv4 address.
+    pub v4: Option<SocketAddrV4>,
+    /// The server's IPv6 address.
+    pub v6: Option<SocketAddrV6>,
+    /// The name in the server's certificate, needed over TLS and DTLS when it has another one
+    /// than this server.
+    pub domain: Option<AlternateDomain<'d>>,
+}
+
 impl<'a, 'k> Authenticated<'a, 'k> {
+    /// Writes the 300 that sends the client elsewhere: first the address of the family the request
+    /// came by, then the other one. `Ok(None)` when there is none of that family.
+    ///
+    /// # Errors
+    /// [`WriteError`] when `buf` is too small.
+    pub fn write_try_alternate(
+        &self,
+        client: SocketAddr,
+        alternate: &Alternate<'_>,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>, WriteError> {
+        let v4 = alternate.v4.map(SocketAddr::V4).map(AlternateServer);
+        let v6 = alternate.v6.map(SocketAddr::V6).map(AlternateServer);
+        let (first, second) = match client.ip().to_canonical() {
+            IpAddr::V4(_) => (v4, v6),
+            IpAddr::V6(_) => (v6, v4),
+        };
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        let ty = self.request.message_type().error();
+        Writer::new(buf, ty, self.request.transaction_id())
+            .attribute(&ErrorCode::new(ErrorCode::TRY_ALTERNATE))
+            .attribute(&first)
+            .maybe(second.as_ref())
+            .maybe(alternate.domain.as_ref())
+            .integrity(self.protection, self.key)
+            .finish()
+            .map(Some)
+    }
+
     /// Writes the 420 for attributes nobody here understands.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ pub use long_term_client::{
     AuthFailure, Credentials, Discarded, Judgement, LongTermClient, RequestAuth,
 };
 pub use long_term_server::{
-    Authenticated, Claim, LongTermServer, LongTermServerConfig, Refusal, User,
+    Alternate, Authenticated, Claim, LongTermServer, LongTermServerConfig, Refusal, User,
 };
 pub use nonce::{NonceKeys, NonceState, SecurityFeatures};
 pub use secret::Secret;
-pub use short_term::{ShortTermRefusal, authenticate_short_term};
+pub use short_term::{ShortTermClient, ShortTermRefusal, authenticate_short_term};
 
 #[cfg(test)]
 mod tests;

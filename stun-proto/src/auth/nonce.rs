@@ -18,6 +18,7 @@ const COOKIE: &str = "obMatJos2";
 /// Bytes of time and tag in a nonce.
 const TIME_LEN: usize = 5;
 const TAG_LEN: usize = 10;
+const TIME_MASK: u64 = (1 << (8 * TIME_LEN)) - 1;
 
 /// How far a nonce may come from the future before it is a forgery.
 const FUTURE_SKEW: Duration = Duration::from_secs(5);
@@ -115,12 +116,13 @@ impl NonceKeys {
         if !by(&self.current) && !self.previous.as_ref().is_some_and(by) {
             return NonceState::Stale;
         }
-        let age = seconds(time_bytes(now)).saturating_sub(seconds(time));
-        let from_future = seconds(time).saturating_sub(seconds(time_bytes(now)));
-        if age > lifetime.as_secs() || from_future > FUTURE_SKEW.as_secs() {
-            return NonceState::Stale;
+        let now = seconds(time_bytes(now));
+        let age = now.wrapping_sub(seconds(time)) & TIME_MASK;
+        let from_future = seconds(time).wrapping_sub(now) & TIME_MASK;
+        if age <= lifetime.as_secs() || from_future <= FUTURE_SKEW.as_secs() {
+            return NonceState::Valid;
         }
-        NonceState::Valid
+        NonceState::Stale
     }
 }
 
@@ -146,9 +148,10 @@ fn unpack(nonce: &[u8]) -> Option<([u8; TIME_LEN], [u8; TAG_LEN])> {
     Some((*time, tag.try_into().ok()?))
 }
 
-/// Whole seconds of the host's clock; the sign does not matter, only differences do.
+/// Whole seconds of the host's clock, wrapped around; only differences matter.
 fn time_bytes(now: Instant) -> [u8; TIME_LEN] {
-    let [_, _, _, rest @ ..] = (now.secs() as u64).to_be_bytes();
+    let seconds = now.as_nanos().div_euclid(1_000_000_000);
+    let [_, _, _, rest @ ..] = seconds.to_be_bytes();
     rest
 }
 

@@ -98,24 +98,26 @@ impl Retransmit {
         self.sends
     }
 
-    /// Takes in that it is `now`.
+    /// Takes in that it is `now`. Steps that were missed count as taken: the end does not move,
+    /// and what should have been sent meanwhile is sent once.
     pub fn on_timeout(&mut self, now: Instant) -> Step {
-        if self.next.is_none_or(|next| now < next) {
-            return Step::Wait;
+        let mut step = Step::Wait;
+        while let Some(due) = self.next.filter(|due| *due <= now) {
+            if self.sends >= self.max_sends {
+                self.next = None;
+                return Step::TimedOut;
+            }
+            self.sends = self.sends.saturating_add(1);
+            self.interval = self.interval.saturating_mul(2);
+            let wait = if self.sends >= self.max_sends {
+                self.final_wait
+            } else {
+                self.interval
+            };
+            self.next = deadline(due, wait);
+            step = Step::Send;
         }
-        if self.sends >= self.max_sends {
-            self.next = None;
-            return Step::TimedOut;
-        }
-        self.sends = self.sends.saturating_add(1);
-        self.interval = self.interval.saturating_mul(2);
-        let wait = if self.sends >= self.max_sends {
-            self.final_wait
-        } else {
-            self.interval
-        };
-        self.next = deadline(now, wait);
-        Step::Send
+        step
     }
 }
 

@@ -2,13 +2,13 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::{Retransmit, RetransmitConfig, RttEstimator, Step};
-use crate::time::{Timers, deadline};
+use crate::time::{Timers, deadline, elapsed};
 use crate::wire::TransactionId;
-use crate::{Instant, Path, Transmit};
+use crate::{Instant, Path, StreamId, Transmit};
 
 /// How long an RTO estimate outlives the last transaction with its server (RFC 8489
 /// section 6.2.1).
@@ -31,13 +31,40 @@ pub struct Ended<T> {
     pub context: T,
 }
 
+/// How far a transaction is.
+#[derive(Debug)]
+enum Progress {
+    /// Its server has as many transactions running as allowed.
+    Waiting,
+    /// Sent, or about to be.
+    Running {
+        schedule: Retransmit,
+        started: Instant,
+    },
+}
+
 #[derive(Debug)]
 struct Open<T> {
     path: Path,
     request: Vec<u8>,
-    schedule: Retransmit,
-    started: Instant,
+    progress: Progress,
     context: T,
+}
+
+/// What the limit of running transactions counts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Server {
+    Datagram(SocketAddr),
+    Stream(StreamId),
+}
+
+impl From<Path> for Server {
+    fn from(path: Path) -> Self {
+        match path {
+            Path::Datagram(at) => Self::Datagram(at.remote),
+            Path::Stream(id) => Self::Stream(id),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +88,13 @@ pub struct Transactions<T> {
     outbox: VecDeque<TransactionId>,
     timed_out: VecDeque<Ended<T>>,
     estimates: BTreeMap<IpAddr, Estimate>,
+    /// Most transactions running with one server.
+    server_limit: usize,
+    running: BTreeMap<Server, usize>,
+    /// Those that wait for their server, oldest first.
+    waiting: VecDeque<TransactionId>,
+    /// The latest time heard of.
+    latest: Instant,
 }
 
 impl<T> Transactions<T> {
@@ -74,7 +108,19 @@ impl<T> Transactions<T> {
             outbox: VecDeque::new(),
             timed_out: VecDeque::new(),
             estimates: BTreeMap::new(),
+            server_limit: usize::MAX,
+            running: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            latest: Instant::ZERO,
         }
+    }
+
+    /// Lets at most `limit` transactions (at least one) run with one server, 10 unless there is
+    /// another way of pacing; the others wait for their turn, oldest first (RFC 8489 section 6.2).
+    #[must_use]
+    pub const fn with_server_limit(mut self, limit: usize) -> Self {
+        self.server_limit = if limit == 0 { 1 } else { limit };
+        self
     }
 
     /// Opens a transaction: `request` is the whole message with this `id`, to be sent over `path`.
@@ -89,38 +135,75 @@ impl<T> Transactions<T> {
         request: &[u8],
         context: T,
     ) -> Result<(), TransactionsFull> {
-        if self.open.len() >= self.limit || self.open.contains_key(&id) {
+        let taken = self.open.len().saturating_add(self.timed_out.len());
+        if taken >= self.limit || self.open.contains_key(&id) {
             return Err(TransactionsFull);
         }
+        self.latest = now;
+        let open = Open {
+            path,
+            request: request.to_vec(),
+            progress: Progress::Waiting,
+            context,
+        };
+        self.open.insert(id, open);
+        if self.may_run(path) {
+            self.run(id);
+        } else {
+            self.waiting.push_back(id);
+        }
+        Ok(())
+    }
+
+    fn may_run(&self, path: Path) -> bool {
+        let running = self.running.get(&path.into()).copied();
+        running.unwrap_or_default() < self.server_limit
+    }
+
+    /// Begins the schedule of a transaction.
+    fn run(&mut self, id: TransactionId) {
+        let now = self.latest;
+        let Some(path) = self.open.get(&id).map(|open| open.path) else {
+            return;
+        };
         let schedule = match path {
             Path::Datagram(at) => {
-                let rto = self.rto(now, at.remote.ip());
-                let config = RetransmitConfig { rto, ..self.config };
-                Retransmit::datagram(config, now)
+                let server = at.remote.ip();
+                let rto = self.rto(now, server);
+                if let Some(known) = self.fresh_estimate(now, server) {
+                    self.estimates.insert(
+                        server,
+                        Estimate {
+                            last_used: now,
+                            ..known
+                        },
+                    );
+                }
+                Retransmit::datagram(RetransmitConfig { rto, ..self.config }, now)
             }
             Path::Stream(_) => Retransmit::stream(self.config, now),
         };
         self.timers.set(id, schedule.deadline());
-        let open = Open {
-            path,
-            request: request.to_vec(),
-            schedule,
-            started: now,
-            context,
-        };
-        self.open.insert(id, open);
+        if let Some(open) = self.open.get_mut(&id) {
+            open.progress = Progress::Running {
+                schedule,
+                started: now,
+            };
+        }
+        let count = self.running.entry(path.into()).or_default();
+        *count = count.saturating_add(1);
         self.outbox.push_back(id);
-        Ok(())
     }
 
     /// The RTO a new datagram transaction with this server starts with.
     pub fn rto(&self, now: Instant, server: IpAddr) -> Duration {
-        match self.estimates.get(&server) {
-            Some(known) if now.duration_since(known.last_used) <= ESTIMATE_LIFETIME => {
-                known.rtt.rto()
-            }
-            _ => self.config.rto,
-        }
+        self.fresh_estimate(now, server)
+            .map_or(self.config.rto, |known| known.rtt.rto())
+    }
+
+    fn fresh_estimate(&self, now: Instant, server: IpAddr) -> Option<Estimate> {
+        let known = self.estimates.get(&server)?;
+        (elapsed(known.last_used, now) <= ESTIMATE_LIFETIME).then_some(*known)
     }
 
     /// The open transaction a message that came over `path` with this `id` would belong to.
@@ -132,29 +215,50 @@ impl<T> Transactions<T> {
     /// Ends a transaction because its response was accepted, and learns the round trip from it
     /// if the request was sent only once.
     pub fn finish(&mut self, now: Instant, id: TransactionId) -> Option<T> {
+        let rtt = self.rtt(now, id);
+        self.latest = now;
         let open = self.remove(id)?;
         if let Path::Datagram(at) = open.path {
-            let server = at.remote.ip();
-            let mut known = match self.estimates.get(&server) {
-                Some(known) if now.duration_since(known.last_used) <= ESTIMATE_LIFETIME => *known,
-                _ => Estimate {
-                    rtt: RttEstimator::new(self.config.rto),
-                    last_used: now,
-                },
-            };
-            known.last_used = now;
-            if open.schedule.sends() == 1 {
-                known.rtt.sample(now.duration_since(open.started));
-            }
-            if self.estimates.len() >= MAX_ESTIMATES && !self.estimates.contains_key(&server) {
-                let oldest = self.estimates.iter().min_by_key(|(_, e)| e.last_used);
-                if let Some(ip) = oldest.map(|(ip, _)| *ip) {
-                    self.estimates.remove(&ip);
-                }
-            }
-            self.estimates.insert(server, known);
+            self.learn(now, at.remote.ip(), rtt);
         }
         Some(open.context)
+    }
+
+    /// The round trip of a transaction whose response has come; `None` when the request was sent
+    /// more than once, so that nobody knows which one was answered.
+    pub fn rtt(&self, now: Instant, id: TransactionId) -> Option<Duration> {
+        match &self.open.get(&id)?.progress {
+            Progress::Running { schedule, started } if schedule.sends() == 1 => {
+                Some(elapsed(*started, now))
+            }
+            Progress::Running { .. } | Progress::Waiting => None,
+        }
+    }
+
+    /// How often the request of a transaction has been sent, the one just written included.
+    pub fn sends(&self, id: TransactionId) -> Option<u8> {
+        Some(match &self.open.get(&id)?.progress {
+            Progress::Running { schedule, .. } => schedule.sends(),
+            Progress::Waiting => 0,
+        })
+    }
+
+    fn learn(&mut self, now: Instant, server: IpAddr, rtt: Option<Duration>) {
+        let mut known = self.fresh_estimate(now, server).unwrap_or(Estimate {
+            rtt: RttEstimator::new(self.config.rto),
+            last_used: now,
+        });
+        known.last_used = now;
+        if let Some(rtt) = rtt {
+            known.rtt.sample(rtt);
+        }
+        if self.estimates.len() >= MAX_ESTIMATES && !self.estimates.contains_key(&server) {
+            let oldest = self.estimates.iter().min_by_key(|(_, e)| e.last_used);
+            if let Some(ip) = oldest.map(|(ip, _)| *ip) {
+                self.estimates.remove(&ip);
+            }
+        }
+        self.estimates.insert(server, known);
     }
 
     /// Ends a transaction without learning anything from it.
@@ -199,14 +303,16 @@ impl<T> Transactions<T> {
 
     /// Takes in that it is `now`: queues what is to be sent again, gives up what is too old.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.latest = now;
         while let Some(id) = self.timers.expired(now) {
-            let Some(open) = self.open.get_mut(&id) else {
+            let progress = self.open.get_mut(&id).map(|open| &mut open.progress);
+            let Some(Progress::Running { schedule, .. }) = progress else {
                 continue;
             };
-            match open.schedule.on_timeout(now) {
-                Step::Wait => self.timers.set(id, open.schedule.deadline()),
+            match schedule.on_timeout(now) {
+                Step::Wait => self.timers.set(id, schedule.deadline()),
                 Step::Send => {
-                    self.timers.set(id, open.schedule.deadline());
+                    self.timers.set(id, schedule.deadline());
                     if !self.outbox.contains(&id) {
                         self.outbox.push_back(id);
                     }
@@ -220,7 +326,7 @@ impl<T> Transactions<T> {
             }
         }
         self.estimates
-            .retain(|_, known| now.duration_since(known.last_used) <= ESTIMATE_LIFETIME);
+            .retain(|_, known| elapsed(known.last_used, now) <= ESTIMATE_LIFETIME);
     }
 
     /// The next transaction that timed out.
@@ -235,7 +341,7 @@ impl<T> Transactions<T> {
 
     /// Whether something waits for [`poll_transmit`](Self::poll_transmit).
     pub fn has_transmit(&self) -> bool {
-        self.outbox.iter().any(|id| self.open.contains_key(id))
+        !self.outbox.is_empty()
     }
 
     /// How many transactions are open.
@@ -269,8 +375,34 @@ impl<T> Transactions<T> {
         }
     }
 
+    /// Takes a transaction out of everything, and lets the next one of its server run.
     fn remove(&mut self, id: TransactionId) -> Option<Open<T>> {
         self.timers.disarm(id);
-        self.open.remove(&id)
+        let open = self.open.remove(&id)?;
+        match open.progress {
+            Progress::Waiting => self.waiting.retain(|waiting| *waiting != id),
+            Progress::Running { .. } => {
+                self.outbox.retain(|queued| *queued != id);
+                let server = open.path.into();
+                if let Some(count) = self.running.get_mut(&server) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        self.running.remove(&server);
+                    }
+                }
+                self.run_next(server);
+            }
+        }
+        Some(open)
+    }
+
+    fn run_next(&mut self, server: Server) {
+        let next = self.waiting.iter().position(|id| {
+            let open = self.open.get(id);
+            open.is_some_and(|open| Server::from(open.path) == server && self.may_run(open.path))
+        });
+        if let Some(id) = next.and_then(|index| self.waiting.remove(index)) {
+            self.run(id);
+        }
     }
 }

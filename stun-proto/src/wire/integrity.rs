@@ -58,14 +58,16 @@ impl Key {
 
     /// The long-term key of `algorithm`, `None` when the algorithm is not known.
     ///
-    /// Realm quotes and trailing NULs are stripped as RFC 8489 section 9.2.2 asks.
+    /// Quotes around user name and realm, and trailing NULs of all three, do not count (RFC 8489
+    /// section 9.2.2).
     pub fn long_term(
         algorithm: PasswordAlgorithmId,
         username: &[u8],
         realm: &[u8],
         password: &[u8],
     ) -> Option<Self> {
-        let parts = [username, b":", unquoted(realm), b":", unquoted(password)];
+        let (user, realm) = (unquoted(username), unquoted(realm));
+        let parts = [user, b":", realm, b":", without_nuls(password)];
         match algorithm {
             PasswordAlgorithmId::MD5 => {
                 let mut hash = md5::Md5::new();
@@ -102,12 +104,15 @@ impl fmt::Debug for Key {
 
 /// Strips one pair of double quotes and trailing NULs.
 fn unquoted(text: &[u8]) -> &[u8] {
-    let end = text.iter().rposition(|&b| b != 0);
-    let text = end.and_then(|last| text.get(..=last)).unwrap_or_default();
-    match text {
+    match without_nuls(text) {
         [b'"', inner @ .., b'"'] => inner,
-        _ => text,
+        text => text,
     }
+}
+
+fn without_nuls(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|&b| b != 0);
+    end.and_then(|last| text.get(..=last)).unwrap_or_default()
 }
 
 /// The value of USERHASH: SHA-256 of `username ":" realm` (RFC 8489 section 14.4).

@@ -34,6 +34,9 @@ pub enum WriteError {
     /// An attribute, or the message as a whole, is longer than 16 bits can say.
     #[error("attribute or message longer than 65,535 bytes")]
     TooLong,
+    /// A response was to be written to something that is no request; nothing answers those.
+    #[error("only requests are answered")]
+    NotARequest,
 }
 
 /// Writes one message into a slice.
