@@ -1,2 +1,12 @@
-//! To be written.
+//! The roles of 3GPP C1-133869, "Firewall traversal for IMS services based on ICE", composed from
+//! the sans-IO crates of this workspace.
+//!
+//! [`tunnel`] makes one byte stream of "through the proxy, with TLS inside", so that TURN and SIP
+//! ride on it without knowing.
 #![no_std]
+
+extern crate alloc;
+#[cfg(feature = "tls")]
+extern crate std;
+
+pub mod tunnel;
