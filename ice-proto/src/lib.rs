@@ -6,6 +6,7 @@ extern crate alloc;
 mod agent;
 mod candidate;
 pub mod sdp;
+mod session;
 
 // The bare agent.
 pub use agent::{
@@ -15,6 +16,12 @@ pub use agent::{
 // Candidates.
 pub use candidate::{
     Candidate, CandidateKind, ComponentId, RelayId, Route, is_usable_host, pair_priority, priority,
+};
+// Agent and gathering together.
+pub use session::{
+    Policy, RemoteDescription, RemoteStream, SESSION_MAX_TRANSMIT, SendError, ServerFailure,
+    Session, SessionAction, SessionConfig, SessionError, SessionEvent, Step, StreamFailure,
+    TurnServer,
 };
 // Shared words.
 pub use stun_proto::{FiveTuple, Instant, Received, StreamId, Transmit, Transport};

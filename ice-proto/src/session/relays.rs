@@ -1,0 +1,545 @@
+//! TURN clients and how they serve the agent: one for each host address and server over UDP, one
+//! for each component and server over streams.
+
+use alloc::boxed::Box;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use stun_proto::{FiveTuple, Instant, Path, RetransmitConfig, StreamId, Transport};
+use turn_proto::client::{self, AllocateOptions, Cause, Client, ClientConfig};
+
+use super::gather::Job;
+use super::{
+    Gathering, Policy, ServerFailure, Session, SessionAction, SessionEvent, Step, StreamFailure,
+    Timer,
+};
+use crate::{Action, Base, CandidateKind, ComponentId, LocalCandidate, RelayId, Route};
+
+/// How often a server that wants a fresh address gets one (RFC 8656 section 7.4: 437).
+const MAX_FRESH: u8 = 2;
+
+/// Answers to Allocate after which the server may still be good for a reflexive address.
+const QUOTA_REACHED: u16 = turn_proto::wire::code::QUOTA_REACHED;
+const INSUFFICIENT_CAPACITY: u16 = turn_proto::wire::code::INSUFFICIENT_CAPACITY;
+
+/// How far a relay has come.
+#[derive(Debug)]
+enum Phase {
+    /// The host opens the stream.
+    Stream,
+    /// The host binds a fresh socket.
+    Socket,
+    /// The client asks for an allocation.
+    Allocating(Box<Client>),
+    /// There is an allocation.
+    Active(Box<Client>),
+    /// The allocation is being given back.
+    Closing(Box<Client>),
+}
+
+/// One relay, or the attempt at one.
+#[derive(Debug)]
+pub(super) struct Relay {
+    server: usize,
+    component: ComponentId,
+    /// The host address it is reached from; none over streams.
+    host: Option<usize>,
+    stream: Option<StreamId>,
+    fresh: u8,
+    phase: Phase,
+}
+
+impl Relay {
+    pub(super) const fn is_gathering(&self) -> bool {
+        match self.phase {
+            Phase::Stream | Phase::Socket | Phase::Allocating(_) => true,
+            Phase::Active(_) | Phase::Closing(_) => false,
+        }
+    }
+
+    pub(super) fn client(&mut self) -> Option<&mut Client> {
+        match &mut self.phase {
+            Phase::Allocating(client) | Phase::Active(client) | Phase::Closing(client) => {
+                Some(client)
+            }
+            Phase::Stream | Phase::Socket => None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Allocating(client) | Phase::Active(client) | Phase::Closing(client) => {
+                client.poll_timeout()
+            }
+            Phase::Stream | Phase::Socket => None,
+        }
+    }
+}
+
+impl Session {
+    fn new_client(&mut self, now: Instant, server: usize, path: Path) -> Option<Box<Client>> {
+        let turn = self.config.turn_servers.get(server)?;
+        let mut config = ClientConfig::new(Some(turn.credentials.clone()));
+        config.retransmit = RetransmitConfig {
+            rto: self.rto,
+            ..self.config.retransmit
+        };
+        let options = AllocateOptions {
+            family: turn.family,
+            ..AllocateOptions::default()
+        };
+        let transport = turn.transport;
+        let mut client = Client::new(config, path, transport, self.rng.fork(), now);
+        client.allocate(now, options).ok()?;
+        Some(Box::new(client))
+    }
+
+    const fn next_relay_id(&mut self) -> RelayId {
+        let id = RelayId(self.next_relay);
+        self.next_relay = self.next_relay.saturating_add(1);
+        id
+    }
+
+    /// Asks for an allocation from a host address; whether there is something to send.
+    pub(super) fn open_datagram_relay(&mut self, now: Instant, host: usize, server: usize) -> bool {
+        let known = self.hosts.get(host).copied();
+        let addr = self.config.turn_servers.get(server).map(|turn| turn.addr);
+        let (Some(known), Some(addr)) = (known, addr) else {
+            return false;
+        };
+        let path = Path::Datagram(FiveTuple::udp(known.addr, addr));
+        if self.by_path.contains_key(&path) {
+            return false;
+        }
+        let Some(client) = self.new_client(now, server, path) else {
+            return false;
+        };
+        let id = self.next_relay_id();
+        self.by_path.insert(path, id);
+        let relay = Relay {
+            server,
+            component: known.component,
+            host: Some(host),
+            stream: None,
+            fresh: 0,
+            phase: Phase::Allocating(client),
+        };
+        self.relays.insert(id, relay);
+        true
+    }
+
+    /// Has the host open a stream to a server.
+    pub(super) fn open_stream_relay(&mut self, component: ComponentId, server: usize) {
+        let Some(stream) = self.open_stream(server) else {
+            return;
+        };
+        let id = self.next_relay_id();
+        self.by_path.insert(Path::Stream(stream), id);
+        let relay = Relay {
+            server,
+            component,
+            host: None,
+            stream: Some(stream),
+            fresh: 0,
+            phase: Phase::Stream,
+        };
+        self.relays.insert(id, relay);
+    }
+
+    /// The stream asked for is open, TLS included.
+    pub fn stream_opened(&mut self, now: Instant, id: StreamId, _local: SocketAddr) {
+        let now = self.clock.advance(now);
+        let path = Path::Stream(id);
+        let waiting = self.by_path.get(&path).copied().filter(|relay| {
+            let relay = self.relays.get(relay);
+            relay.is_some_and(|relay| matches!(relay.phase, Phase::Stream))
+        });
+        let Some(relay) = waiting else {
+            if !self.by_path.contains_key(&path) {
+                // Nobody waits for it any more.
+                self.actions.push_back(SessionAction::CloseStream { id });
+            }
+            return;
+        };
+        let server = self.relays.get(&relay).map_or(0, |relay| relay.server);
+        if let Some(client) = self.new_client(now, server, path)
+            && let Some(relay) = self.relays.get_mut(&relay)
+        {
+            relay.phase = Phase::Allocating(client);
+        }
+    }
+
+    /// The stream asked for cannot be opened.
+    pub fn stream_failed(&mut self, now: Instant, id: StreamId, cause: StreamFailure) {
+        let now = self.clock.advance(now);
+        let Some(relay) = self.by_path.get(&Path::Stream(id)).copied() else {
+            return;
+        };
+        self.server_failed(relay, Step::Open, ServerFailure::Stream(cause));
+        self.forget_stream(id);
+        self.remove_relay(relay);
+        self.check_gathered(now);
+    }
+
+    /// A stream is closed, by whichever side.
+    pub fn handle_stream_closed(&mut self, now: Instant, id: StreamId) {
+        let now = self.clock.advance(now);
+        let Some(relay) = self.by_path.get(&Path::Stream(id)).copied() else {
+            return;
+        };
+        self.forget_stream(id);
+        match self.relays.get_mut(&relay).map(Relay::client) {
+            Some(Some(client)) => client.handle_stream_closed(now, id),
+            Some(None) => {
+                let cause = ServerFailure::Stream(StreamFailure::Other);
+                self.server_failed(relay, Step::Open, cause);
+                self.remove_relay(relay);
+                self.check_gathered(now);
+            }
+            None => {}
+        }
+        self.pump();
+    }
+
+    /// The socket asked for is bound to `local`.
+    pub fn socket_opened(&mut self, now: Instant, id: RelayId, local: SocketAddr) {
+        let now = self.clock.advance(now);
+        let waiting = self.relays.get(&id).and_then(|relay| match relay.phase {
+            Phase::Socket => Some((relay.server, relay.component)),
+            Phase::Stream | Phase::Allocating(_) | Phase::Active(_) | Phase::Closing(_) => None,
+        });
+        let Some((server, component)) = waiting else {
+            self.actions.push_back(SessionAction::CloseSocket { local });
+            return;
+        };
+        let host = self.hosts.len();
+        self.hosts.push(super::HostAddress {
+            component,
+            addr: local,
+            preference: 65535,
+            for_relay: true,
+        });
+        let addr = self.config.turn_servers.get(server).map(|turn| turn.addr);
+        let Some(addr) = addr else { return };
+        let path = Path::Datagram(FiveTuple::udp(local, addr));
+        if let Some(client) = self.new_client(now, server, path)
+            && let Some(relay) = self.relays.get_mut(&id)
+        {
+            relay.host = Some(host);
+            relay.phase = Phase::Allocating(client);
+            self.by_path.insert(path, id);
+        }
+    }
+
+    /// The socket asked for cannot be had.
+    pub fn socket_failed(&mut self, now: Instant, id: RelayId) {
+        let now = self.clock.advance(now);
+        let waits = self.relays.get(&id);
+        if waits.is_some_and(|relay| matches!(relay.phase, Phase::Socket)) {
+            self.server_failed(id, Step::Open, ServerFailure::NoSocket);
+            self.remove_relay(id);
+            self.check_gathered(now);
+        }
+    }
+
+    pub(super) fn server_failed(&mut self, relay: RelayId, step: Step, cause: ServerFailure) {
+        let server = self.relays.get(&relay).map(|relay| relay.server);
+        if let Some(turn) = server.and_then(|server| self.config.turn_servers.get(server)) {
+            self.events.push_back(SessionEvent::ServerFailed {
+                server: turn.addr,
+                transport: turn.transport,
+                step,
+                cause,
+            });
+        }
+    }
+
+    fn forget_stream(&mut self, id: StreamId) {
+        if let Some(relay) = self.by_path.remove(&Path::Stream(id))
+            && let Some(relay) = self.relays.get_mut(&relay)
+        {
+            relay.stream = None;
+        }
+    }
+
+    /// Drops a relay that has ended, and closes what it was reached over.
+    fn remove_relay(&mut self, id: RelayId) {
+        let Some(relay) = self.relays.remove(&id) else {
+            return;
+        };
+        self.by_path.retain(|_, owner| *owner != id);
+        if let Some(id) = relay.stream {
+            self.actions.push_back(SessionAction::CloseStream { id });
+        }
+        let host = relay.host.and_then(|host| self.hosts.get(host)).copied();
+        if let Some(host) = host.filter(|host| host.for_relay) {
+            let local = host.addr;
+            self.actions.push_back(SessionAction::CloseSocket { local });
+        }
+        if self.closing && self.relays.is_empty() {
+            self.events.push_back(SessionEvent::Closed);
+        }
+    }
+
+    /// Takes what the clients and the agent have for each other, until nothing is left.
+    pub(super) fn pump(&mut self) {
+        let now = self.clock.now();
+        loop {
+            if let Some((id, event)) = self.next_client_event() {
+                self.client_event(now, id, event);
+            } else if let Some(action) = self.agent.poll_action() {
+                self.agent_action(now, action);
+            } else if let Some(event) = self.agent.poll_event() {
+                self.agent_event(now, event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn next_client_event(&mut self) -> Option<(RelayId, client::Event)> {
+        self.relays.iter_mut().find_map(|(id, relay)| {
+            let event = relay.client()?.poll_event()?;
+            Some((*id, event))
+        })
+    }
+
+    fn client_event(&mut self, now: Instant, id: RelayId, event: client::Event) {
+        match event {
+            client::Event::Allocated {
+                relayed, mapped, ..
+            } => self.allocated(id, relayed, mapped),
+            client::Event::AllocateFailed {
+                cause,
+                fresh_address,
+                ..
+            } => self.allocate_failed(id, cause, fresh_address),
+            client::Event::AllocationLost { cause } => {
+                self.server_failed(id, Step::Refresh, ServerFailure::Turn(cause));
+                self.remove_relay(id);
+                self.agent.relay_lost(now, id);
+            }
+            client::Event::Closed => {
+                self.remove_relay(id);
+                self.agent.relay_lost(now, id);
+            }
+            client::Event::PermissionCreated { peer } => {
+                self.agent.permission_created(now, id, peer);
+            }
+            client::Event::PermissionFailed { peer, .. } => {
+                self.agent.permission_failed(now, id, peer);
+            }
+            // Without a channel data takes the longer way.
+            client::Event::ChannelBound { .. }
+            | client::Event::ChannelFailed { .. }
+            | client::Event::Icmp { .. } => {}
+            // What a later version of the client says does not concern this one.
+            _ => {}
+        }
+        self.check_gathered(now);
+    }
+
+    fn allocated(&mut self, id: RelayId, relayed: SocketAddr, mapped: Option<SocketAddr>) {
+        let Some(relay) = self.relays.get_mut(&id) else {
+            return;
+        };
+        let phase = core::mem::replace(&mut relay.phase, Phase::Stream);
+        relay.phase = match phase {
+            Phase::Allocating(client) => Phase::Active(client),
+            other @ (Phase::Stream | Phase::Socket | Phase::Active(_) | Phase::Closing(_)) => other,
+        };
+        let (server, component, host) = (relay.server, relay.component, relay.host);
+        let Some(turn) = self.config.turn_servers.get(server) else {
+            return;
+        };
+        let (addr, transport) = (turn.addr, turn.transport);
+        if let (Some(host), Some(mapped)) = (host, mapped) {
+            self.reflexive(host, addr, mapped);
+        }
+        if self.hosts.iter().any(|host| host.addr == relayed) {
+            return;
+        }
+        let related = match self.config.policy {
+            Policy::All => mapped,
+            Policy::RelayOnly => None,
+        };
+        let preference = relay_preference(transport, server, host);
+        self.add_candidate(LocalCandidate {
+            component,
+            kind: CandidateKind::Relayed,
+            addr: relayed,
+            base: Base::Relay(id),
+            local_preference: preference,
+            server: Some(addr.ip()),
+            related: Some(related.unwrap_or_else(|| nowhere(relayed))),
+        });
+    }
+
+    fn allocate_failed(&mut self, id: RelayId, cause: Cause, fresh_address: bool) {
+        let Some(relay) = self.relays.get_mut(&id) else {
+            return;
+        };
+        let (server, host) = (relay.server, relay.host);
+        let again = fresh_address && relay.fresh < MAX_FRESH;
+        if again && self.gathering == Gathering::Running {
+            relay.fresh = relay.fresh.saturating_add(1);
+            self.try_afresh(id);
+            return;
+        }
+        let quota = matches!(cause, Cause::Code(QUOTA_REACHED | INSUFFICIENT_CAPACITY));
+        let turn = self.config.turn_servers.get(server).map(|turn| turn.addr);
+        if let (true, Some(host), Some(server)) = (quota, host, turn)
+            && self.config.policy == Policy::All
+            && self.gathering == Gathering::Running
+        {
+            self.jobs.push_back(Job::Binding { host, server });
+        }
+        self.server_failed(id, Step::Allocate, ServerFailure::Turn(cause));
+        self.remove_relay(id);
+    }
+
+    /// Tries once more, from another local address or over another stream.
+    fn try_afresh(&mut self, id: RelayId) {
+        let Some(relay) = self.relays.get_mut(&id) else {
+            return;
+        };
+        let (server, host, old) = (relay.server, relay.host, relay.stream.take());
+        relay.phase = match host {
+            Some(_) => Phase::Socket,
+            None => Phase::Stream,
+        };
+        self.by_path.retain(|_, owner| *owner != id);
+        if let Some(id) = old {
+            self.actions.push_back(SessionAction::CloseStream { id });
+        }
+        match host.and_then(|host| self.hosts.get(host)).copied() {
+            Some(host) => {
+                if host.for_relay {
+                    let local = host.addr;
+                    self.actions.push_back(SessionAction::CloseSocket { local });
+                }
+                let (relay, local) = (id, host.addr.ip());
+                self.actions
+                    .push_back(SessionAction::OpenSocket { relay, local });
+            }
+            None => {
+                if let Some(stream) = self.open_stream(server) {
+                    self.by_path.insert(Path::Stream(stream), id);
+                    if let Some(relay) = self.relays.get_mut(&id) {
+                        relay.stream = Some(stream);
+                    }
+                }
+            }
+        }
+    }
+
+    fn agent_action(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::CreatePermission { relay, peer } => {
+                let client = self.relays.get_mut(&relay).and_then(Relay::client);
+                let asked = client.map(|client| client.create_permission(now, peer));
+                if !matches!(asked, Some(Ok(()))) {
+                    self.agent.permission_failed(now, relay, peer);
+                }
+            }
+            Action::BindChannel { relay, peer } => {
+                if let Some(client) = self.relays.get_mut(&relay).and_then(Relay::client) {
+                    // Without a channel data takes the longer way.
+                    let _ = client.bind_channel(now, peer);
+                }
+            }
+        }
+    }
+
+    fn agent_event(&mut self, now: Instant, event: crate::Event) {
+        match event {
+            crate::Event::Completed => {
+                self.concluded = true;
+                let grace = self.config.grace;
+                self.timers.arm(Timer::Free, now, grace);
+            }
+            crate::Event::Failed(_) => {
+                self.concluded = true;
+                self.close_relays(now, |_| true);
+            }
+            crate::Event::Selected { .. }
+            | crate::Event::RoleChanged(_)
+            | crate::Event::NominationFailed { .. } => {}
+        }
+        self.events.push_back(SessionEvent::Ice(event));
+    }
+
+    /// Gives back the relays no selected pair uses.
+    pub(super) fn free_relays(&mut self, now: Instant) {
+        let mut used = smallvec::SmallVec::<[RelayId; 4]>::new();
+        for (stream, count) in self.config.agent.components.iter().enumerate() {
+            for component in 1..=*count {
+                let stream = stream as u16;
+                let component = ComponentId { stream, component };
+                if let Some(Route::Relay { relay, .. }) = self.agent.route(component) {
+                    used.push(relay);
+                }
+            }
+        }
+        self.close_relays(now, |id| !used.contains(&id));
+    }
+
+    pub(super) fn close_relays(&mut self, now: Instant, concerned: impl Fn(RelayId) -> bool) {
+        let ids: alloc::vec::Vec<RelayId> = self.relays.keys().copied().collect();
+        for id in ids.into_iter().filter(|id| concerned(*id)) {
+            let Some(relay) = self.relays.get_mut(&id) else {
+                continue;
+            };
+            let phase = core::mem::replace(&mut relay.phase, Phase::Stream);
+            match phase {
+                Phase::Allocating(mut client) | Phase::Active(mut client) => {
+                    client.close(now);
+                    relay.phase = Phase::Closing(client);
+                }
+                Phase::Closing(client) => relay.phase = Phase::Closing(client),
+                Phase::Stream | Phase::Socket => self.remove_relay(id),
+            }
+        }
+    }
+
+    /// Gathering has taken too long: relays that are not there yet will never be.
+    pub(super) fn give_up_relays(&mut self) {
+        let now = self.clock.now();
+        let late: smallvec::SmallVec<[RelayId; 8]> = self
+            .relays
+            .iter()
+            .filter(|(_, relay)| relay.is_gathering())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &late {
+            let step = match self.relays.get(id).map(|relay| &relay.phase) {
+                Some(Phase::Stream | Phase::Socket) => Step::Open,
+                Some(Phase::Allocating(_) | Phase::Active(_) | Phase::Closing(_)) | None => {
+                    Step::Allocate
+                }
+            };
+            self.server_failed(*id, step, ServerFailure::Timeout);
+        }
+        self.close_relays(now, |id| late.contains(&id));
+    }
+}
+
+/// Relays over UDP before those over TCP before those over TLS, then in the order of the servers,
+/// then of the host addresses.
+fn relay_preference(transport: Transport, server: usize, host: Option<usize>) -> u16 {
+    let leg = match transport {
+        Transport::Udp => 0,
+        Transport::Tcp => 1,
+        Transport::Tls | Transport::Dtls => 2,
+    };
+    let rank = (leg << 13) | ((server & 0xF) << 8) | (host.unwrap_or_default() & 0xFF);
+    65535_u16.saturating_sub(rank as u16)
+}
+
+/// What stands for an address that is not shown (RFC 8839 section 5.1).
+const fn nowhere(like: SocketAddr) -> SocketAddr {
+    let ip = match like {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, 9)
+}
