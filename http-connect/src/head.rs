@@ -60,6 +60,16 @@ pub enum HeadError {
     Field,
 }
 
+impl Leniency {
+    /// Nothing is forgiven.
+    pub const STRICT: Self = Self {
+        bare_lf: false,
+        folding: false,
+        blank_before_colon: false,
+        leading_empty_lines: false,
+    };
+}
+
 /// A whole head, with its first line and its fields found.
 #[derive(Clone, Debug)]
 pub struct Head {

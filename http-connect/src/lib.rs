@@ -11,6 +11,7 @@ pub mod auth;
 mod body;
 mod client;
 mod head;
+mod proxy;
 mod rng;
 mod target;
 mod time;
@@ -20,6 +21,12 @@ pub use target::{Host, Target, TargetError};
 // The client.
 pub use client::{
     ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, Rejection, RejectionClass,
+};
+// The proxy.
+pub use proxy::{
+    AddressPolicy, AuthCheck, AuthVerdict, ConnectServer, Ended, NotOpen, Parent, Prefix,
+    ProxyAction, ProxyConfig, ProxyConfigError, ProxyError, ProxyEvent, ProxyLimits, Record, Side,
+    Spliced, Taken, Ticket,
 };
 // Heads.
 pub use head::{Head, HeadError, HeadLimits, Leniency};

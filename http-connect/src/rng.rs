@@ -15,6 +15,11 @@ impl Rng {
         Self(ChaCha20Rng::from_seed(seed))
     }
 
+    /// A new seed for a machine inside this one.
+    pub fn fork(&mut self) -> [u8; 32] {
+        self.bytes()
+    }
+
     /// Random bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];

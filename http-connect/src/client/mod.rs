@@ -7,12 +7,14 @@ use alloc::collections::VecDeque;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
+use zeroize::Zeroizing;
+
 use crate::auth::{AuthRefusal, AuthStep, ClientAuth, InfoVerdict, Scheme};
 use crate::body::{Drain, Framing};
 use crate::head::{
     Head, HeadError, HeadLimits, HeadReader, Leniency, is_field_name, is_field_value,
 };
-use crate::time::Clock;
+use crate::time::{Clock, Timers};
 use crate::{Instant, Rng, Target};
 
 /// How many 1xx responses are passed over for one request.
@@ -101,6 +103,8 @@ pub struct Rejection {
     pub class: RejectionClass,
     /// Why a challenge was not answered.
     pub auth: Option<AuthRefusal>,
+    /// The values of `Proxy-Authenticate`, whatever became of them.
+    pub challenges: Vec<String>,
     /// The value of `Retry-After`: seconds or a date.
     pub retry_after: Option<String>,
     /// The value of `Proxy-Status` (RFC 9209).
@@ -234,9 +238,18 @@ pub struct ConnectClient {
     interim: u8,
     reconnects: u8,
     request_timeouts: u8,
-    exchange_deadline: Option<Instant>,
-    total_deadline: Option<Instant>,
+    timers: Timers<Timer>,
     events: VecDeque<ConnectEvent>,
+    /// Another client's credentials, to be sent instead of own ones.
+    passed_on: Option<Zeroizing<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// One request and its answer, or one wait for the host.
+    Exchange,
+    /// All of it.
+    Total,
 }
 
 impl fmt::Debug for ConnectClient {
@@ -265,23 +278,34 @@ impl ConnectClient {
         if let Some(index) = config.fields.iter().position(|field| !may_be_sent(field)) {
             return Err(FieldError { index });
         }
-        let clock = Clock::new(now);
+        let mut timers = Timers::new();
+        timers.arm(Timer::Total, now, config.total_timeout);
         Ok(Self {
             target: target.to_string(),
-            total_deadline: clock.after(config.total_timeout),
             config,
             auth,
             rng: Rng::from_seed(seed),
-            clock,
+            clock: Clock::new(now),
+            timers,
             state: State::NoConnection,
             request: Vec::new(),
             sent: 0,
             interim: 0,
             reconnects: 0,
             request_timeouts: 0,
-            exchange_deadline: None,
             events: VecDeque::new(),
+            passed_on: None,
         })
+    }
+
+    /// Sends these credentials, which are not this client's business.
+    pub(crate) fn pass_on(&mut self, authorization: Option<Zeroizing<String>>) {
+        self.passed_on = authorization;
+    }
+
+    fn arm_exchange(&mut self) {
+        let wait = self.config.exchange_timeout;
+        self.timers.arm(Timer::Exchange, self.clock.now(), wait);
     }
 
     /// What has been learnt about the proxy's authentication, for the next tunnel.
@@ -314,14 +338,14 @@ impl ConnectClient {
         for (name, value) in &self.config.fields {
             field(name, value);
         }
-        if let Some(value) = authorization {
-            field("Proxy-Authorization", &value);
+        if let Some(value) = self.passed_on.as_ref().or(authorization.as_ref()) {
+            field("Proxy-Authorization", value);
         }
         head.push_str("\r\n");
         self.request = head.into_bytes();
         self.sent = 0;
         self.interim = 0;
-        self.exchange_deadline = self.clock.after(self.config.exchange_timeout);
+        self.arm_exchange();
         let reader = HeadReader::new(self.config.limits, self.config.leniency);
         self.state = State::AwaitHead(reader);
     }
@@ -423,6 +447,7 @@ impl ConnectClient {
                 status,
                 class: class_of(status),
                 auth,
+                challenges: head.all("Proxy-Authenticate").map(String::from).collect(),
                 retry_after: text("Retry-After"),
                 proxy_status: text("Proxy-Status"),
                 body: Vec::new(),
@@ -476,7 +501,7 @@ impl ConnectClient {
                     return self.reconnect();
                 }
                 self.state = State::AwaitToken { reusable };
-                self.exchange_deadline = self.clock.after(self.config.exchange_timeout);
+                self.arm_exchange();
                 self.events
                     .push_back(ConnectEvent::NeedToken { scheme, token });
             }
@@ -504,6 +529,7 @@ impl ConnectClient {
                     status: 407,
                     class: RejectionClass::Authentication,
                     auth: Some(refusal),
+                    challenges: Vec::new(),
                     retry_after: None,
                     proxy_status: None,
                     body: Vec::new(),
@@ -520,7 +546,7 @@ impl ConnectClient {
         self.request.clear();
         self.sent = 0;
         self.state = State::NoConnection;
-        self.exchange_deadline = self.clock.after(self.config.exchange_timeout);
+        self.arm_exchange();
         self.events.push_back(ConnectEvent::Reconnect);
     }
 
@@ -549,20 +575,16 @@ impl ConnectClient {
 
     /// Takes in that it is `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.clock.advance(now);
-        let due = self.clock.has_reached(self.exchange_deadline)
-            || self.clock.has_reached(self.total_deadline);
-        if due {
-            self.fail(ConnectError::Timeout);
+        let now = self.clock.advance(now);
+        match self.timers.expired(now) {
+            Some(Timer::Exchange | Timer::Total) => self.fail(ConnectError::Timeout),
+            None => {}
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match (self.exchange_deadline, self.total_deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        self.timers.next()
     }
 
     /// Fills `buf` with bytes for the proxy; how many. Every size will do.
@@ -585,8 +607,7 @@ impl ConnectClient {
     }
 
     fn disarm(&mut self) {
-        self.exchange_deadline = None;
-        self.total_deadline = None;
+        self.timers.clear();
         self.request.clear();
         self.sent = 0;
     }
