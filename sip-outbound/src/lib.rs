@@ -1,2 +1,13 @@
-//! To be written.
+//! Sans-IO SIP Outbound (RFC 5626).
 #![no_std]
+
+extern crate alloc;
+
+mod framing;
+mod time;
+pub mod wire;
+
+pub use framing::{
+    DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, classify,
+};
+pub use sans_io_time::Instant;

@@ -1,0 +1,75 @@
+//! How much of a message is accepted.
+
+/// Sizes in bytes and counts a received message may have; more is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Start line: 2,048 bytes.
+    pub start_line: usize,
+    /// One header field, folds included: 8,192 bytes.
+    pub line: usize,
+    /// Header fields: 128.
+    pub headers: usize,
+    /// The whole head: 65,536 bytes; never more than `u32::MAX`.
+    pub head: usize,
+    /// The body: 65,536 bytes.
+    pub body: usize,
+    /// A URI: 1,024 bytes.
+    pub uri: usize,
+    /// Parameters of one value: 32.
+    pub params: usize,
+    /// Via values: 70.
+    pub vias: usize,
+    /// Route, Record-Route, Path or Service-Route values: 16 of each.
+    pub routes: usize,
+    /// Contact values: 10.
+    pub contacts: usize,
+}
+
+impl Limits {
+    /// What a stream may send before anything is known of its sender: 8 KiB in all.
+    pub const UNAUTHENTICATED: Self = Self {
+        head: 6 * 1024,
+        body: 2 * 1024,
+        ..Self::DEFAULT
+    };
+
+    /// See [`Default`].
+    pub const DEFAULT: Self = Self {
+        start_line: 2048,
+        line: 8192,
+        headers: 128,
+        head: 65_536,
+        body: 65_536,
+        uri: 1024,
+        params: 32,
+        vias: 70,
+        routes: 16,
+        contacts: 10,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Deviations from the grammar that are accepted when asked for. All are off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leniency {
+    /// Control characters after a backslash in quoted strings, as the grammar has it (RFC 3261
+    /// `quoted-pair`). Never CR or LF.
+    pub quoted_controls: bool,
+    /// On streams, a missing Content-Length means 0. Old senders do so; it lets a peer that
+    /// disagrees about message ends smuggle messages.
+    pub assume_zero_length: bool,
+}
+
+/// What a parser accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParseConfig {
+    /// Sizes and counts.
+    pub limits: Limits,
+    /// Deviations from the grammar.
+    pub leniency: Leniency,
+}
