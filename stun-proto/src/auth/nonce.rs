@@ -109,7 +109,7 @@ impl NonceKeys {
         lifetime: Duration,
     ) -> NonceState {
         let features = SecurityFeatures::of_nonce(nonce);
-        let Some((time, sent)) = unpack(nonce) else {
+        let Some((time, sent)) = unpack(nonce, features) else {
             return NonceState::Stale;
         };
         let by = |key: &Key| bool::from(tag(key, features, time, client).ct_eq(&sent));
@@ -139,8 +139,15 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
     text.push_str(Base64::encode(bytes, &mut encoded).unwrap_or_default());
 }
 
-fn unpack(nonce: &[u8]) -> Option<([u8; TIME_LEN], [u8; TAG_LEN])> {
-    let text = nonce.strip_prefix(COOKIE.as_bytes())?.get(4..)?;
+fn unpack(nonce: &[u8], features: SecurityFeatures) -> Option<([u8; TIME_LEN], [u8; TAG_LEN])> {
+    let text = nonce.strip_prefix(COOKIE.as_bytes())?;
+    let (announced, text) = text.split_at_checked(4)?;
+    // Features can be written in many ways; only one is ours.
+    let mut encoded = [0; 4];
+    let ours = Base64::encode(&[features.to_byte(), 0, 0], &mut encoded).ok()?;
+    if announced != ours.as_bytes() {
+        return None;
+    }
     let mut sealed = [0; TIME_LEN + TAG_LEN];
     // A longer text than fits is an error of the decoder, a shorter one is too short here.
     let decoded = Base64::decode(text, &mut sealed).ok()?;
