@@ -4,12 +4,14 @@
 extern crate alloc;
 
 pub mod auth;
+pub mod demux;
 pub mod framing;
 pub mod limit;
 mod net;
 mod rng;
 pub mod time;
 mod transaction;
+pub mod uri;
 pub mod wire;
 
 pub use net::{FiveTuple, Path, Received, StreamId, Transmit, Transport};
