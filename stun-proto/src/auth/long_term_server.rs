@@ -221,6 +221,20 @@ impl LongTermServer {
         }
     }
 
+    /// Whether the nonce of a request counts: for servers that ask elsewhere for the key, and keep
+    /// the request meanwhile only of clients that answered a challenge from their address.
+    ///
+    /// # Errors
+    /// The [`Refusal`] (438, unprotected for want of a key) to answer with.
+    pub fn check_nonce(&self, now: Instant, claim: &Claim<'_>) -> Result<(), Refusal<'static>> {
+        let lifetime = self.config.nonce_lifetime;
+        let nonce = claim.nonce.as_bytes();
+        match self.nonces.check(now, claim.client, nonce, lifetime) {
+            NonceState::Valid => Ok(()),
+            NonceState::Stale => Err(Refusal::challenge(ErrorCode::STALE_NONCE)),
+        }
+    }
+
     /// Both steps for hosts that have all keys at hand.
     ///
     /// # Errors
