@@ -1,15 +1,16 @@
 //! What a server is told before it starts.
 
+use core::fmt;
+use core::net::SocketAddr;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use stun_proto::auth::{LongTermServerConfig, User};
+use stun_proto::auth::LongTermServerConfig;
 use stun_proto::limit::RateLimit;
-use stun_proto::wire::{Key, PasswordAlgorithmId, userhash};
+use zeroize::Zeroizing;
 
 use crate::policy::PeerPolicy;
 
@@ -26,10 +27,28 @@ pub struct Limits {
     pub channels: usize,
     /// Streams of clients: 10,000. Beyond: refused.
     pub streams: usize,
-    /// Control responses waiting for the host to take them: 1,024. Beyond: dropped and counted.
+    /// Responses, actions and events each that wait for the host to take them: 1,024. Beyond:
+    /// requests are dropped and counted, and nothing expires until the host has taken some.
     pub responses: usize,
-    /// Longest unit on a stream without allocation, in bytes: 2,048. Longer: stream closed.
+    /// Longest unit on a stream without allocation, in bytes: 2,048, at most 8,192. Longer:
+    /// stream closed.
     pub unauthenticated_unit: usize,
+    /// Longest request, in bytes: 4,096. Longer: dropped, unread.
+    pub request: usize,
+    /// Payload bytes per second of one user, all allocations and both directions together; as
+    /// much may come at once. 0, the default, is no limit. Beyond: dropped and counted.
+    pub user_bandwidth: u64,
+    /// Requests that wait for a key ([`Lookup::Later`](super::Lookup::Later)): 256. Beyond: 500.
+    pub key_lookups: usize,
+    /// Relays kept for a RESERVATION-TOKEN: 1,024. Beyond: 508.
+    pub reservations: usize,
+    /// Connections of one allocation to peers: 32. Beyond: 508, or the peer is turned away.
+    pub peer_connections: usize,
+    /// Connections of one allocation that are being opened: 8. Beyond: 508.
+    pub pending_connects: usize,
+    /// Connections to peers in all that no client has taken over yet: 1,024. Beyond: 508, or the
+    /// peer is turned away.
+    pub unbound_connections: usize,
 }
 
 impl Default for Limits {
@@ -42,8 +61,86 @@ impl Default for Limits {
             streams: 10_000,
             responses: 1024,
             unauthenticated_unit: 2048,
+            request: 4096,
+            user_bandwidth: 0,
+            key_lookups: 256,
+            reservations: 1024,
+            peer_connections: 32,
+            pending_connects: 8,
+            unbound_connections: 1024,
         }
     }
+}
+
+impl Limits {
+    /// A bound for the bytes a server with these limits ever holds, whatever its clients do:
+    /// about 1.3 GB for the defaults, which count full tables of 10,000 allocations and as many
+    /// streams in the middle of the longest unit.
+    pub const fn max_memory(&self) -> usize {
+        // Measured (tests/it/server_memory.rs) and rounded up; map nodes are half full at worst.
+        const ALLOCATION: usize = 4096;
+        const PERMISSION: usize = 384;
+        const CHANNEL: usize = 640;
+        const STREAM: usize = 1024;
+        const CONNECTION: usize = 2048;
+        const FIXED: usize = 256 * 1024;
+        // A vector doubles: a unit may lie in one twice as long as itself.
+        const UNIT: usize = 2 * (u16::MAX as usize + 64);
+        let per_allocation = ALLOCATION
+            .saturating_add(self.permissions.saturating_mul(PERMISSION))
+            .saturating_add(self.channels.saturating_mul(CHANNEL))
+            .saturating_add(self.peer_connections.saturating_mul(CONNECTION));
+        // Only streams with an allocation may hold long units.
+        let short = self.unauthenticated_unit.saturating_mul(2);
+        let queued = super::MAX_TRANSMIT.saturating_add(512);
+        FIXED
+            .saturating_add(self.allocations.saturating_mul(per_allocation))
+            .saturating_add(self.streams.saturating_mul(STREAM.saturating_add(short)))
+            .saturating_add(min(self.streams, self.allocations).saturating_mul(UNIT))
+            .saturating_add(self.responses.saturating_mul(queued))
+            .saturating_add(
+                self.key_lookups
+                    .saturating_mul(self.request.saturating_add(512)),
+            )
+            .saturating_add(self.reservations.saturating_mul(512))
+    }
+}
+
+const fn min(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
+}
+
+/// A secret that several servers share, so that nonces, reservation tokens and mobility tickets
+/// of one are understood by the others: 32 bytes from a cryptographic source.
+///
+/// What stands behind a token or ticket (a port, an allocation) lives in one server only; the
+/// others answer 508 or 437. Nonces carry seconds of the host's clock: servers that share keys
+/// must use instants with the same beginning.
+#[derive(Clone)]
+pub struct SharedKeys(pub(super) Zeroizing<[u8; 32]>);
+
+impl SharedKeys {
+    /// Takes in the secret.
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(Zeroizing::new(secret))
+    }
+}
+
+impl fmt::Debug for SharedKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedKeys(..)")
+    }
+}
+
+/// Whom clients are to ask instead (RFC 8489 section 10, RFC 8155 section 6).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirect {
+    /// Servers, at most one for each family; clients of a family without one are not redirected.
+    pub v4: Option<SocketAddr>,
+    /// The IPv6 server.
+    pub v6: Option<SocketAddr>,
+    /// The name in the certificate of those servers, where it differs: at most 255 bytes.
+    pub domain: Option<String>,
 }
 
 /// How a [`Server`](super::Server) behaves.
@@ -59,6 +156,15 @@ pub struct ServerConfig {
     pub max_lifetime: Duration,
     /// Which peers may be reached.
     pub peers: PeerPolicy,
+    /// Transport addresses the server itself listens on: no peers, whatever the policy says. The
+    /// address a client reaches the server at is never a peer of that client.
+    pub listeners: Vec<SocketAddr>,
+    /// Whether datagrams are relayed: yes. Without, Allocate is refused (403).
+    pub relay_udp: bool,
+    /// Whether connections are relayed (RFC 6062): no. Without, Allocate is refused (442).
+    pub relay_tcp: bool,
+    /// Ports of relays: 49,152 to 65,535.
+    pub ports: RangeInclusive<u16>,
     /// Whether IPv4 can be relayed: yes.
     pub relay_v4: bool,
     /// Whether IPv6 can be relayed: no.
@@ -67,6 +173,26 @@ pub struct ServerConfig {
     pub dont_fragment: bool,
     /// How long the host may take to open a relay: 5 s, then 508.
     pub relay_timeout: Duration,
+    /// How long a reserved relay is kept: 30 s, and no less.
+    pub reservation_lifetime: Duration,
+    /// How long the host may take to connect to a peer: 30 s, and no less; then 447. A connection
+    /// no client takes over is closed after the same time.
+    pub connect_timeout: Duration,
+    /// How long the host may take to look up a key: 5 s, then 500.
+    pub key_timeout: Duration,
+    /// Whether allocations may move with their client (RFC 8016): no, 405.
+    pub mobility: bool,
+    /// Whether channels up to 0x7FFF may be bound, as RFC 5766 had it: no.
+    pub rfc5766_channels: bool,
+    /// Whether clients with Teredo and 6to4 addresses get allocations: no, 403 (RFC 8656
+    /// section 21.4).
+    pub tunnelled_clients: bool,
+    /// Unverified datagrams shorter than this many bytes are not answered: 0.
+    pub shortest_unverified: usize,
+    /// Answers to unverified datagrams longer than this many times the request are not sent: 5.
+    pub largest_gain: usize,
+    /// Keys shared with other servers; without, the server makes its own.
+    pub shared_keys: Option<SharedKeys>,
     /// How long a stream may be without allocation: 30 s, then closed.
     pub stream_idle: Duration,
     /// How long a unit may take to arrive before an allocation exists: 10 s, then closed. Three
@@ -87,10 +213,23 @@ impl ServerConfig {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             peers: PeerPolicy::default(),
+            listeners: Vec::new(),
+            relay_udp: true,
+            relay_tcp: false,
+            ports: 49_152..=65_535,
             relay_v4: true,
             relay_v6: false,
             dont_fragment: false,
             relay_timeout: Duration::from_secs(5),
+            reservation_lifetime: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(30),
+            key_timeout: Duration::from_secs(5),
+            mobility: false,
+            rfc5766_channels: false,
+            tunnelled_clients: false,
+            shortest_unverified: 0,
+            largest_gain: 5,
+            shared_keys: None,
             stream_idle: Duration::from_secs(30),
             partial_timeout: Duration::from_secs(10),
             unverified: RateLimit::default(),
@@ -115,34 +254,56 @@ pub enum ConfigError {
     /// One of the limits or timeouts is 0.
     #[error("a limit or timeout is zero")]
     ZeroLimit,
-    /// Neither family can be relayed.
-    #[error("no address family to relay")]
+    /// Neither family, or no protocol, can be relayed.
+    #[error("no address family or protocol to relay")]
     NoFamily,
+    /// A wait is shorter than the protocol allows: reservations and connections need 30 s.
+    #[error("a timeout is shorter than the protocol allows")]
+    TooShort,
+    /// The range of ports is empty, or begins at 0.
+    #[error("no ports for relays")]
+    Ports,
+    /// A unit or request without proof may be longer than 8,192 bytes, or shorter than 512.
+    #[error("limit for messages out of range")]
+    MessageLimit,
 }
 
 impl ServerConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let Limits {
-            allocations,
-            allocations_per_user,
-            permissions,
-            channels,
-            streams,
-            responses,
-            unauthenticated_unit,
-        } = self.limits;
+        let limits = self.limits;
         let counts = [
-            allocations,
-            allocations_per_user,
-            permissions,
-            channels,
-            streams,
-            responses,
-            unauthenticated_unit,
+            limits.allocations,
+            limits.allocations_per_user,
+            limits.permissions,
+            limits.channels,
+            limits.streams,
+            limits.responses,
+            limits.key_lookups,
+            limits.reservations,
+            limits.peer_connections,
+            limits.pending_connects,
+            limits.unbound_connections,
+            self.largest_gain,
         ];
-        let waits = [self.relay_timeout, self.stream_idle, self.partial_timeout];
+        let waits = [
+            self.relay_timeout,
+            self.stream_idle,
+            self.partial_timeout,
+            self.key_timeout,
+        ];
         if counts.contains(&0) || waits.iter().any(Duration::is_zero) {
             return Err(ConfigError::ZeroLimit);
+        }
+        let sizes = [limits.unauthenticated_unit, limits.request];
+        if sizes.iter().any(|size| !(512..=8192).contains(size)) {
+            return Err(ConfigError::MessageLimit);
+        }
+        let shortest = Duration::from_secs(30);
+        if self.reservation_lifetime < shortest || self.connect_timeout < shortest {
+            return Err(ConfigError::TooShort);
+        }
+        if self.ports.is_empty() || *self.ports.start() == 0 {
+            return Err(ConfigError::Ports);
         }
         let longest = self.max_lifetime.as_secs();
         if self.default_lifetime.as_secs() == 0
@@ -154,84 +315,9 @@ impl ServerConfig {
         if self.software.as_ref().is_some_and(|s| s.len() > 127) {
             return Err(ConfigError::Software);
         }
-        if !self.relay_v4 && !self.relay_v6 {
+        if !(self.relay_v4 || self.relay_v6) || !(self.relay_udp || self.relay_tcp) {
             return Err(ConfigError::NoFamily);
         }
         Ok(())
-    }
-}
-
-/// Where the keys of users come from.
-pub trait Users {
-    /// The key of a user for this algorithm; `None` when there is no such user.
-    ///
-    /// Called before the user has proven anything: it must not take long, nor longer for users that
-    /// exist.
-    fn key(&self, user: User<'_>, algorithm: PasswordAlgorithmId) -> Option<Key>;
-}
-
-/// Users from a list, with their keys only: passwords are not kept (RFC 8656 section 6).
-///
-/// ```
-/// use stun_proto::auth::User;
-/// use stun_proto::wire::PasswordAlgorithmId;
-/// use turn_proto::server::{StaticUsers, Users};
-///
-/// let mut users = StaticUsers::new("example.org");
-/// users.add("alice", "secret");
-/// assert!(users.key(User::Name(b"alice"), PasswordAlgorithmId::MD5).is_some());
-/// assert!(users.key(User::Name(b"bob"), PasswordAlgorithmId::MD5).is_none());
-/// ```
-#[derive(Clone, Debug)]
-pub struct StaticUsers {
-    realm: String,
-    by_name: BTreeMap<Vec<u8>, Box<UserKeys>>,
-    by_hash: BTreeMap<[u8; 32], Vec<u8>>,
-}
-
-#[derive(Clone, Debug)]
-struct UserKeys {
-    md5: Key,
-    sha256: Key,
-}
-
-impl StaticUsers {
-    /// Nobody yet.
-    pub fn new(realm: impl Into<String>) -> Self {
-        Self {
-            realm: realm.into(),
-            by_name: BTreeMap::new(),
-            by_hash: BTreeMap::new(),
-        }
-    }
-
-    /// Adds or replaces a user.
-    pub fn add(&mut self, name: &str, password: &str) {
-        let realm = self.realm.as_bytes();
-        let key =
-            |algorithm| Key::long_term(algorithm, name.as_bytes(), realm, password.as_bytes());
-        if let (Some(md5), Some(sha256)) = (
-            key(PasswordAlgorithmId::MD5),
-            key(PasswordAlgorithmId::SHA256),
-        ) {
-            let hash = userhash(name.as_bytes(), realm);
-            self.by_hash.insert(hash, name.as_bytes().to_vec());
-            let keys = Box::new(UserKeys { md5, sha256 });
-            self.by_name.insert(name.as_bytes().to_vec(), keys);
-        }
-    }
-}
-
-impl Users for StaticUsers {
-    fn key(&self, user: User<'_>, algorithm: PasswordAlgorithmId) -> Option<Key> {
-        let keys = match user {
-            User::Name(name) => self.by_name.get(name),
-            User::Hash(hash) => self.by_name.get(self.by_hash.get(&hash)?),
-        }?;
-        match algorithm {
-            PasswordAlgorithmId::MD5 => Some(keys.md5.clone()),
-            PasswordAlgorithmId::SHA256 => Some(keys.sha256.clone()),
-            _ => None,
-        }
     }
 }

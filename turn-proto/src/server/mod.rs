@@ -1,188 +1,116 @@
 //! The server (RFC 8656): one machine for all clients, listeners and transports of a host.
+//!
+//! # Driving it
+//!
+//! ```
+//! use stun_proto::{FiveTuple, Instant, Path, Received};
+//! use turn_proto::server::{Action, MAX_TRANSMIT, Server, ServerConfig, StaticUsers};
+//!
+//! let mut users = StaticUsers::new("example.org");
+//! users.add("alice", "secret");
+//! let now = Instant::ZERO;
+//! let mut server = Server::new(ServerConfig::new("example.org"), users, [7; 32], now).unwrap();
+//!
+//! // A datagram came in on a listening socket.
+//! let (local, remote) = ("192.0.2.1:3478", "198.51.100.7:40000");
+//! let at = FiveTuple::udp(local.parse().unwrap(), remote.parse().unwrap());
+//! let binding_request = b"\0\x01\0\0\x21\x12\xa4\x42abcdefghijkl";
+//! match server.handle_datagram(now, at, binding_request) {
+//!     // Send `data` from the socket of `peer.relay` to `peer.peer`.
+//!     Received::Data { peer, data } => { let _ = (peer, data); }
+//!     Received::Consumed | Received::NotMine => {}
+//! }
+//! // After every input: send, act, account, sleep. Responses go before actions.
+//! let mut buf = [0; MAX_TRANSMIT];
+//! while let Some(transmit) = server.poll_transmit(&mut buf) {
+//!     assert_eq!(transmit.to, Path::Datagram(at));
+//! }
+//! while let Some(action) = server.poll_action() {
+//!     if let Action::OpenRelay { relay, port, .. } = action {
+//!         // Bind a socket to `port`, then tell the server.
+//!         let relayed = ("192.0.2.1".parse::<core::net::IpAddr>().unwrap(), port).into();
+//!         server.relay_opened(now, relay, relayed);
+//!     }
+//! }
+//! while server.poll_event().is_some() {}
+//! assert_eq!(server.poll_timeout(), None);
+//! ```
+//!
+//! Datagrams that come to a relay go through [`Server::handle_relay`] (header and padding for a
+//! vectored write), [`Server::forward`] (one copy) or [`Server::forward_in_place`] (none).
+//!
+//! # Life of an allocation
+//!
+//! ```text
+//! Allocate --> Opening --(relay_opened)--> Open --(Refresh 0, expiry, stream gone)--> deleted
+//!                 `-----(5 s, relay_failed)--> 508
+//! ```
+//!
+//! # Many servers
+//!
+//! A server scales by instances: give each its own range of five-tuples (by listener, or by hash
+//! as `SO_REUSEPORT` does) and [`SharedKeys`], so that the nonce of one is good for all. An
+//! allocation, its reserved port and its ticket live in one instance; a client that lands on
+//! another gets 437 or 508 and starts afresh.
+//!
+//! # What it does not do
+//!
+//! No classic STUN (RFC 3489) and no NAT discovery (RFC 5780): `stun-proto` has a server for
+//! those. DSCP, ECN, TTL and fragmentation are the host's (RFC 8656 sections 13 to 16).
 
+mod allocate;
 mod allocation;
 mod config;
+mod ending;
+mod icmp;
+mod mobility;
+mod output;
+mod peers;
+mod plane;
 mod requests;
 mod streams;
+mod tcp;
+mod token;
+mod users;
 
 use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use stun_proto::auth::LongTermServer;
-use stun_proto::framing::{Deframer, FramingError};
+use stun_proto::framing::Deframer;
 use stun_proto::limit::RateLimiter;
-use stun_proto::time::{Clock, Timers, deadline};
-use stun_proto::wire::{Class, Message, Method};
+use stun_proto::time::{Clock, Timers};
+use stun_proto::wire::{Class, Key, Message, Method, TransactionId};
 use stun_proto::{FiveTuple, Instant, Path, Received, Rng, StreamId, Transmit};
 
-use self::allocation::{Allocation, RelayState, Timer};
-pub use self::config::{ConfigError, Limits, ServerConfig, StaticUsers, Users};
+use self::allocate::Reservation;
+use self::allocation::{Allocation, AllocationId, Timer};
+pub use self::config::{ConfigError, Limits, Redirect, ServerConfig, SharedKeys};
+pub use self::icmp::{IcmpReport, parse_icmp};
+use self::mobility::Tickets;
+pub use self::output::{
+    Action, CloseReason, DeleteReason, Event, Forward, KeyOwner, KeyTicket, PeerId, RelayId,
+    RelayProtocol, RelayTo, Stats,
+};
+use self::output::{Outbox, count};
+use self::requests::Waiting;
 use self::streams::ClientStream;
 pub use self::streams::StreamRefused;
-use crate::data::DataHeader;
-use crate::wire::{
-    self, AddressFamily, Channel, ChannelData, Data, DontFragment, Icmp, XorPeerAddress,
+use self::tcp::Connection;
+pub use self::users::{
+    KeyQuery, Lookup, OpenAccess, Purpose, RestHash, RestUsers, StaticUsers, Users,
 };
+use crate::wire::{self, AddressFamily, Icmp};
 
-/// The longest control message of a server; smaller buffers are the host's bug.
+/// The longest control message of a server; smaller buffers are the host's bug. No message of
+/// this server is longer than 548 bytes, what every path carries.
 pub const MAX_TRANSMIT: usize = 1280;
 
-/// A relay socket, numbered by the server: the address peers see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelayId(pub u64);
-
-/// Where a client's data goes: out of this relay to this peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayTo {
-    /// The relay whose address is the source.
-    pub relay: RelayId,
-    /// The destination.
-    pub peer: SocketAddr,
-    /// The client asked that the datagram be not fragmented.
-    pub dont_fragment: bool,
-}
-
-/// Where a peer's data goes, and what stands around it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// The client.
-    pub to: Path,
-    /// Header and padding.
-    pub header: DataHeader,
-}
-
-/// What the host must do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action {
-    /// Open a UDP socket on an address of this family, with a port from 49152 up that cannot be
-    /// guessed, and answer with [`Server::relay_opened`] or [`Server::relay_failed`].
-    OpenRelay {
-        /// Its number from now on.
-        relay: RelayId,
-        /// The family of its address.
-        family: AddressFamily,
-        /// Only an even port will do.
-        even_port: bool,
-        /// The client it is for.
-        client: FiveTuple,
-    },
-    /// Close this socket; nothing more is relayed through it.
-    CloseRelay {
-        /// Which one.
-        relay: RelayId,
-    },
-    /// Send what is waiting for this stream, then close it.
-    CloseStream {
-        /// Which one.
-        id: StreamId,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// Why the server ends a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// It carries something else than STUN and ChannelData.
-    Framing(FramingError),
-    /// Its first unit is not a STUN request, or a message is malformed.
-    Protocol,
-    /// There was no allocation for too long, or a unit did not end.
-    Idle,
-}
-
-/// Why an allocation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeleteReason {
-    /// The client asked for it.
-    Client,
-    /// It was not refreshed.
-    Expired,
-    /// The client's stream is gone.
-    StreamClosed,
-    /// The relay failed.
-    RelayFailed,
-}
-
-/// What happened, for accounting and for programming a faster data path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A client got a relayed address.
-    AllocationCreated {
-        /// The relay.
-        relay: RelayId,
-        /// The client.
-        client: FiveTuple,
-        /// The user name (or hash).
-        username: Vec<u8>,
-        /// The relayed transport address.
-        relayed: SocketAddr,
-    },
-    /// An allocation ended.
-    AllocationDeleted {
-        /// The relay.
-        relay: RelayId,
-        /// Why.
-        reason: DeleteReason,
-        /// Payload bytes relayed to peers.
-        to_peers: u64,
-        /// Payload bytes relayed to the client.
-        to_client: u64,
-    },
-    /// Data may flow between relay and this address.
-    PermissionAdded {
-        /// The relay.
-        relay: RelayId,
-        /// The peer's address, all ports.
-        peer: IpAddr,
-    },
-    /// Data may no longer flow.
-    PermissionExpired {
-        /// The relay.
-        relay: RelayId,
-        /// The peer's address.
-        peer: IpAddr,
-    },
-    /// A channel leads to this peer.
-    ChannelBound {
-        /// The relay.
-        relay: RelayId,
-        /// The number.
-        channel: Channel,
-        /// The peer.
-        peer: SocketAddr,
-    },
-    /// A channel leads nowhere any more.
-    ChannelUnbound {
-        /// The relay.
-        relay: RelayId,
-        /// The number.
-        channel: Channel,
-    },
-}
-
-/// Counters; they stop at their highest value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Messages that are no STUN, or not what a client may send.
-    pub malformed: u64,
-    /// Requests that could not be authenticated.
-    pub unauthenticated: u64,
-    /// Unverified requests left unanswered to spare their supposed sender.
-    pub rate_limited: u64,
-    /// Data without allocation, permission or channel.
-    pub not_permitted: u64,
-    /// Responses dropped because the host did not take them.
-    pub responses_dropped: u64,
-}
+/// The most bytes the server puts in front of a peer's payload.
+pub const HEADROOM: usize = 48;
 
 /// A TURN server. See the [module](self).
 ///
@@ -195,24 +123,47 @@ pub struct Server<U> {
     deframers: BTreeMap<StreamId, Deframer>,
 }
 
+/// One user's share.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    allocations: usize,
+    /// Bytes that may be relayed now, of `seen`.
+    credit: u64,
+    seen: Instant,
+}
+
 /// All of the server but the bytes of unfinished units.
 #[derive(Debug)]
 struct Core<U> {
     config: ServerConfig,
     users: U,
     auth: LongTermServer,
+    tickets: Tickets,
+    redirect: Option<Redirect>,
+    /// Seconds since 1970 at an instant.
+    unix_time: Option<(Instant, u64)>,
     clock: Clock,
     rng: Rng,
     unverified: RateLimiter,
     timers: Timers<Timer>,
-    allocations: BTreeMap<RelayId, Allocation>,
-    by_path: BTreeMap<Path, RelayId>,
-    by_user: BTreeMap<Vec<u8>, usize>,
+    allocations: BTreeMap<AllocationId, Box<Allocation>>,
+    by_path: BTreeMap<Path, AllocationId>,
+    by_relay: BTreeMap<RelayId, AllocationId>,
+    by_address: BTreeMap<(RelayProtocol, SocketAddr), RelayId>,
+    accounts: BTreeMap<Vec<u8>, Account>,
+    ports: BTreeSet<(RelayProtocol, AddressFamily, u16)>,
+    reservations: BTreeMap<RelayId, Reservation>,
+    tokens: BTreeMap<[u8; 8], RelayId>,
+    connections: BTreeMap<PeerId, Connection>,
+    by_connection_id: BTreeMap<[u8; 4], PeerId>,
+    /// Connections the host is opening.
+    opening: usize,
+    waiting: BTreeMap<KeyTicket, Waiting>,
+    waiting_for: BTreeMap<(Path, TransactionId), KeyTicket>,
     streams: BTreeMap<StreamId, ClientStream>,
-    next_relay: u64,
-    responses: VecDeque<(Path, Vec<u8>)>,
-    actions: VecDeque<Action>,
-    events: VecDeque<Event>,
+    /// The next number for anything that has one.
+    next: u64,
+    out: Outbox,
     stats: Stats,
 }
 
@@ -229,23 +180,39 @@ impl<U: Users> Server<U> {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         let mut rng = Rng::from_seed(seed);
-        let auth =
-            LongTermServer::new(config.auth.clone(), &mut rng).map_err(|_| ConfigError::Realm)?;
+        let shared = match &config.shared_keys {
+            Some(keys) => *keys.0,
+            None => rng.fork(),
+        };
+        let mut shared = Rng::from_seed(shared);
+        let auth = LongTermServer::new(config.auth.clone(), &mut shared)
+            .map_err(|_| ConfigError::Realm)?;
         let core = Core {
             users,
             auth,
+            tickets: Tickets::new(&mut shared),
+            redirect: None,
+            unix_time: None,
             clock: Clock::new(now),
             unverified: RateLimiter::new(config.unverified, &mut rng),
             rng,
             timers: Timers::new(),
             allocations: BTreeMap::new(),
             by_path: BTreeMap::new(),
-            by_user: BTreeMap::new(),
+            by_relay: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            ports: BTreeSet::new(),
+            reservations: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            by_connection_id: BTreeMap::new(),
+            opening: 0,
+            waiting: BTreeMap::new(),
+            waiting_for: BTreeMap::new(),
             streams: BTreeMap::new(),
-            next_relay: 0,
-            responses: VecDeque::new(),
-            actions: VecDeque::new(),
-            events: VecDeque::new(),
+            next: 0,
+            out: Outbox::default(),
             stats: Stats::default(),
             config,
         };
@@ -260,6 +227,25 @@ impl<U: Users> Server<U> {
         &mut self.core.users
     }
 
+    /// Tells the server the time of day, for users and tokens that say until when they count:
+    /// seconds since 1970. Tell it again when the clock of the host was set.
+    pub fn set_unix_time(&mut self, now: Instant, seconds: u64) {
+        let now = self.core.clock.advance(now);
+        self.core.unix_time = Some((now, seconds));
+    }
+
+    /// Answers new allocations with 300 and these servers from now on, or no longer. For servers
+    /// that are being emptied and for anycast addresses.
+    pub fn set_redirect(&mut self, redirect: Option<Redirect>) {
+        self.core.redirect = redirect;
+    }
+
+    /// Replaces the key that signs nonces; nonces signed with the last one still count. Once an
+    /// hour is enough.
+    pub fn rotate_nonce_key(&mut self) {
+        self.core.auth.rotate_nonce_key(&mut self.core.rng);
+    }
+
     /// Counters.
     pub const fn stats(&self) -> Stats {
         self.core.stats
@@ -270,6 +256,11 @@ impl<U: Users> Server<U> {
         self.core.allocations.len()
     }
 
+    /// A bound for the bytes this server ever holds: see [`Limits::max_memory`].
+    pub const fn max_memory(&self) -> usize {
+        self.core.config.limits.max_memory()
+    }
+
     /// Takes in a datagram from a client. Data is to be sent from the relay to the peer.
     pub fn handle_datagram<'a>(
         &mut self,
@@ -277,16 +268,7 @@ impl<U: Users> Server<U> {
         at: FiveTuple,
         data: &'a [u8],
     ) -> Received<'a, RelayTo> {
-        let path = Path::Datagram(at);
-        if let Some(ChannelData { channel, data }) = ChannelData::parse(data) {
-            let now = self.core.clock.advance(now);
-            return self.core.channel_data(now, path, channel, data);
-        }
-        let Ok(message) = Message::parse(data) else {
-            return Received::NotMine;
-        };
-        let now = self.core.clock.advance(now);
-        self.core.message(now, path, at, &message)
+        self.core.datagram(now, at, data)
     }
 
     /// A datagram with `len` bytes of payload came to a relay: where it goes, or `None` when it is
@@ -304,7 +286,7 @@ impl<U: Users> Server<U> {
     /// As [`handle_relay`](Self::handle_relay), with everything put together in `buf`.
     ///
     /// # Panics
-    /// When `buf` is shorter than payload plus 56 bytes: the host's bug.
+    /// When `buf` is shorter than payload plus [`HEADROOM`] plus 3 bytes: the host's bug.
     pub fn forward(
         &mut self,
         now: Instant,
@@ -319,8 +301,28 @@ impl<U: Users> Server<U> {
         Some(Transmit { to, len: len? })
     }
 
+    /// As [`handle_relay`](Self::handle_relay), for a payload that was received into the middle of
+    /// `buf`: header and padding are put around it, and the range of the whole comes back.
+    ///
+    /// # Panics
+    /// When there are fewer than [`HEADROOM`] bytes in front of the payload, or fewer than 3
+    /// behind: the host's bug.
+    pub fn forward_in_place(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        from: SocketAddr,
+        buf: &mut [u8],
+        payload: core::ops::Range<usize>,
+    ) -> Option<(Path, core::ops::Range<usize>)> {
+        let Forward { to, header } = self.handle_relay(now, relay, from, payload.len())?;
+        let whole = header.write_around(buf, payload);
+        assert!(whole.is_some(), "too little room around the payload");
+        Some((to, whole?))
+    }
+
     /// An ICMP error came back for a datagram sent from a relay to `peer` (the destination inside
-    /// the error, never its sender). `family` types as RFC 8656 section 11.5 lists are passed on.
+    /// the error, never its sender). Types that RFC 8656 section 11.5 lists are passed on.
     pub fn handle_relay_icmp(
         &mut self,
         now: Instant,
@@ -331,20 +333,82 @@ impl<U: Users> Server<U> {
         self.core.icmp_to_client(now, relay, peer, icmp);
     }
 
-    /// The relay asked for is open at this address.
+    /// A whole ICMP message came in, from a socket that gets those of all relays: as
+    /// [`handle_relay_icmp`](Self::handle_relay_icmp), once [`parse_icmp`] has found whose it is.
+    pub fn handle_icmp_packet(&mut self, now: Instant, family: AddressFamily, packet: &[u8]) {
+        let report = parse_icmp(family, packet);
+        let relay = report.and_then(|report| {
+            let key = (RelayProtocol::Udp, report.relayed);
+            self.core.by_address.get(&key).copied()
+        });
+        match (report, relay) {
+            (Some(report), Some(relay)) => {
+                self.core
+                    .icmp_to_client(now, relay, report.peer, report.icmp);
+            }
+            _ => count(&mut self.core.stats.malformed),
+        }
+    }
+
+    /// The relay asked for is open at this address, as peers see it.
     pub fn relay_opened(&mut self, now: Instant, relay: RelayId, relayed: SocketAddr) {
+        let now = self.core.clock.advance(now);
         self.core.relay_opened(now, relay, relayed);
+    }
+
+    /// The port asked for is in use: the server asks for another one, a few times.
+    pub fn relay_port_taken(&mut self, now: Instant, relay: RelayId) {
+        let now = self.core.clock.advance(now);
+        self.core.relay_port_taken(now, relay);
     }
 
     /// The relay asked for cannot be opened, or an open one failed.
     pub fn relay_failed(&mut self, now: Instant, relay: RelayId) {
+        let now = self.core.clock.advance(now);
+        self.core.relay_failed(now, relay);
+    }
+
+    /// Ends the allocation a relay belongs to.
+    pub fn close_allocation(&mut self, now: Instant, relay: RelayId) {
         self.core.clock.advance(now);
-        self.core.relay_failed(relay);
+        if let Some(id) = self.core.by_relay.get(&relay).copied() {
+            self.core.delete(id, DeleteReason::Host);
+        }
+    }
+
+    /// The key asked for, or `None` when there is no such user.
+    pub fn key_found(&mut self, now: Instant, ticket: KeyTicket, key: Option<Key>) {
+        self.core.key_found(now, ticket, key);
+    }
+
+    /// The connection asked for is established (RFC 6062).
+    pub fn peer_connected(&mut self, now: Instant, peer: PeerId) {
+        let now = self.core.clock.advance(now);
+        self.core.peer_connected(now, peer);
+    }
+
+    /// A peer has connected to a TCP relay (RFC 6062). `None`: close the connection at once.
+    /// Otherwise do not read from it before it is spliced.
+    pub fn peer_accepted(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        from: SocketAddr,
+    ) -> Option<PeerId> {
+        let now = self.core.clock.advance(now);
+        self.core.peer_accepted(now, relay, from)
+    }
+
+    /// A connection to a peer could not be established, or is closed, by whichever side.
+    pub fn peer_closed(&mut self, now: Instant, peer: PeerId) {
+        self.core.clock.advance(now);
+        self.core.peer_closed(peer);
     }
 
     /// Takes in that it is `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.core.handle_timeout(now);
+        self.core.clock.advance(now);
+        self.core.sweep();
     }
 
     /// Writes the next control message into `buf`.
@@ -352,27 +416,29 @@ impl<U: Users> Server<U> {
     /// # Panics
     /// When `buf` is shorter than the message, at most [`MAX_TRANSMIT`]: the host's bug.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
-        let (to, message) = self.core.responses.pop_front()?;
+        let (to, message) = self.core.out.next_response()?;
         let len = message.len();
         assert!(len <= buf.len(), "transmit buffer too small");
         if let Some(slot) = buf.get_mut(..len) {
             slot.copy_from_slice(&message);
-        }
-        if self.core.responses.is_empty() {
-            // Nothing stays behind of a burst.
-            self.core.responses.shrink_to(16);
         }
         Some(Transmit { to, len })
     }
 
     /// The next thing the host must do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.core.actions.pop_front()
+        if self.core.out.actions.is_empty() {
+            self.core.sweep();
+        }
+        self.core.out.next_action()
     }
 
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.core.events.pop_front()
+        if self.core.out.events.is_empty() {
+            self.core.sweep();
+        }
+        self.core.out.next_event()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -382,6 +448,39 @@ impl<U: Users> Server<U> {
 }
 
 impl<U: Users> Core<U> {
+    /// Lets everything end whose time has come, as far as the host has room for what that means.
+    fn sweep(&mut self) {
+        let now = self.clock.now();
+        while !self.out.is_full(self.config.limits.responses) {
+            let Some(timer) = self.timers.expired(now) else {
+                return;
+            };
+            self.on_timer(now, timer);
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Opening(id) => self.opening_timed_out(now, id),
+            Timer::Relay(relay) => self.delete_relay(relay, DeleteReason::Expired),
+            Timer::Permission(id, peer) => self.permission_expired(id, peer),
+            Timer::Channel(id, channel) => self.unbind(id, channel),
+            Timer::Reservation(relay) => self.drop_reservation(relay),
+            Timer::Key(ticket) => self.key_timed_out(ticket),
+            Timer::Peer(peer) => self.peer_timed_out(peer),
+            Timer::StreamIdle(id) | Timer::StreamPartial(id) => {
+                self.close_stream(id, CloseReason::Idle);
+            }
+        }
+    }
+
+    /// A number nothing has had yet.
+    const fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        number
+    }
+
     fn message<'a>(
         &mut self,
         now: Instant,
@@ -394,276 +493,25 @@ impl<U: Users> Core<U> {
             // A client's keep-alive.
             (Class::Indication, Method::BINDING) => {}
             (Class::Request, method) if is_served(method) => {
-                if message.check_fingerprint() == Some(false) {
-                    self.stats.malformed = self.stats.malformed.saturating_add(1);
+                let too_long = message.as_bytes().len() > self.config.limits.request;
+                if too_long || message.check_fingerprint() == Some(false) {
+                    count(&mut self.stats.malformed);
                 } else {
                     self.request(now, path, client, message);
                 }
             }
             (Class::Request | Class::Indication | Class::Success | Class::Error, _) => {
-                self.stats.malformed = self.stats.malformed.saturating_add(1);
+                count(&mut self.stats.malformed);
             }
         }
         Received::Consumed
     }
 
-    fn channel_data<'a>(
-        &mut self,
-        now: Instant,
-        path: Path,
-        channel: Channel,
-        data: &'a [u8],
-    ) -> Received<'a, RelayTo> {
-        let found = self.allocation_at(path).and_then(|(relay, allocation)| {
-            let peer = allocation.peer_of(now, channel)?;
-            Some((relay, peer))
-        });
-        match found {
-            Some((relay, peer)) => self.relay_to_peer(now, relay, peer, false, data),
-            None => self.not_permitted(),
-        }
-    }
-
-    fn send_indication<'a>(
-        &mut self,
-        now: Instant,
-        path: Path,
-        message: &Message<'a>,
-    ) -> Received<'a, RelayTo> {
-        let known = |ty| {
-            ty == <XorPeerAddress as stun_proto::wire::Attribute<'_>>::TYPE
-                || ty == <Data<'_> as stun_proto::wire::Attribute<'_>>::TYPE
-                || ty == <DontFragment as stun_proto::wire::Attribute<'_>>::TYPE
-        };
-        let peer: Option<XorPeerAddress> = message.find();
-        let data: Option<Data<'a>> = message.find();
-        let understood = message.unknown_required(known).next().is_none();
-        let (Some(XorPeerAddress(peer)), Some(Data(data)), true) = (peer, data, understood) else {
-            self.stats.malformed = self.stats.malformed.saturating_add(1);
-            return Received::Consumed;
-        };
-        let dont_fragment = message.find::<DontFragment>().is_some();
-        match self.allocation_at(path) {
-            Some((relay, _)) => self.relay_to_peer(now, relay, peer, dont_fragment, data),
-            None => self.not_permitted(),
-        }
-    }
-
-    /// Lets data through if there is a permission and the policy still holds.
-    fn relay_to_peer<'a>(
-        &mut self,
-        now: Instant,
-        relay: RelayId,
-        peer: SocketAddr,
-        dont_fragment: bool,
-        data: &'a [u8],
-    ) -> Received<'a, RelayTo> {
-        let allowed = self.config.peers.allows(peer);
-        let allocation = self.allocations.get_mut(&relay).filter(|allocation| {
-            allowed
-                && allocation.family == AddressFamily::of(peer.ip())
-                && allocation.permits(now, peer.ip())
-                && allocation.relayed().is_some()
-        });
-        let Some(allocation) = allocation else {
-            return self.not_permitted();
-        };
-        allocation.to_peers = allocation.to_peers.saturating_add(data.len() as u64);
-        Received::Data {
-            peer: RelayTo {
-                relay,
-                peer,
-                dont_fragment,
-            },
-            data,
-        }
-    }
-
-    const fn not_permitted<'a>(&mut self) -> Received<'a, RelayTo> {
-        self.stats.not_permitted = self.stats.not_permitted.saturating_add(1);
-        Received::Consumed
-    }
-
-    fn allocation_at(&self, path: Path) -> Option<(RelayId, &Allocation)> {
-        let relay = *self.by_path.get(&path)?;
-        Some((relay, self.allocations.get(&relay)?))
-    }
-
-    fn relay_to_client(
-        &mut self,
-        now: Instant,
-        relay: RelayId,
-        from: SocketAddr,
-        len: usize,
-    ) -> Option<Forward> {
-        let now = self.clock.advance(now);
-        let allocation = self.allocations.get_mut(&relay)?;
-        if !allocation.permits(now, from.ip()) || allocation.relayed().is_none() {
-            self.stats.not_permitted = self.stats.not_permitted.saturating_add(1);
-            return None;
-        }
-        let header = match allocation.channel_of(now, from) {
-            Some(channel) => {
-                let stream = matches!(allocation.path, Path::Stream(_));
-                DataHeader::channel(channel, len, stream)
-            }
-            None => {
-                let id = self.rng.transaction_id();
-                DataHeader::indication(wire::DATA, id, from, len, false)
-            }
-        }?;
-        allocation.to_client = allocation.to_client.saturating_add(len as u64);
-        Some(Forward {
-            to: allocation.path,
-            header,
-        })
-    }
-
-    fn icmp_to_client(&mut self, now: Instant, relay: RelayId, peer: SocketAddr, icmp: Icmp) {
-        let now = self.clock.advance(now);
-        let relevant = match AddressFamily::of(peer.ip()) {
-            AddressFamily::V4 => matches!(icmp.ty, 3 | 11),
-            AddressFamily::V6 => matches!(icmp.ty, 1..=3),
-        };
-        let Some(allocation) = self.allocations.get(&relay) else {
-            return;
-        };
-        if !relevant || !allocation.permits(now, peer.ip()) {
-            return;
-        }
-        let has_mtu = match AddressFamily::of(peer.ip()) {
-            AddressFamily::V4 => icmp.ty == 3 && icmp.code == 4,
-            AddressFamily::V6 => icmp.ty == 2,
-        };
-        let data = if has_mtu { icmp.data } else { 0 };
-        let path = allocation.path;
-        let id = self.rng.transaction_id();
-        let ty = stun_proto::wire::MessageType::indication(wire::DATA);
-        self.queue(path, |buf| {
-            stun_proto::wire::Writer::new(buf, ty, id)
-                .attribute(&XorPeerAddress(peer))
-                .attribute(&Icmp { data, ..icmp })
-                .finish()
-        });
-    }
-
-    fn relay_opened(&mut self, now: Instant, relay: RelayId, relayed: SocketAddr) {
-        let now = self.clock.advance(now);
-        let Some(allocation) = self.allocations.get_mut(&relay) else {
-            // Given up meanwhile; the action to close it is out already.
-            return;
-        };
-        let RelayState::Opening {
-            lifetime,
-            even_port,
-            ref protection,
-        } = allocation.state
-        else {
-            return;
-        };
-        if even_port && !relayed.port().is_multiple_of(2) {
-            return self.relay_failed(relay);
-        }
-        let protection = protection.clone();
-        let expires = deadline(now, Duration::from_secs(u64::from(lifetime)));
-        allocation.state = RelayState::Open { relayed, expires };
-        self.events.push_back(Event::AllocationCreated {
-            relay,
-            client: allocation.client,
-            username: allocation.username.clone(),
-            relayed,
-        });
-        self.timers.disarm(Timer::RelayOpening(relay));
-        self.timers.set(Timer::Allocation(relay), expires);
-        self.write_allocated(now, relay, &protection);
-    }
-
-    fn relay_failed(&mut self, relay: RelayId) {
-        self.refuse_opening(relay);
-        self.delete(relay, DeleteReason::RelayFailed);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        let now = self.clock.advance(now);
-        while let Some(timer) = self.timers.expired(now) {
-            match timer {
-                Timer::RelayOpening(relay) => self.relay_failed(relay),
-                Timer::Allocation(relay) => self.delete(relay, DeleteReason::Expired),
-                Timer::Permission(relay, peer) => {
-                    if let Some(allocation) = self.allocations.get_mut(&relay) {
-                        allocation.permissions.remove(&peer);
-                        self.events
-                            .push_back(Event::PermissionExpired { relay, peer });
-                    }
-                }
-                Timer::Channel(relay, channel) => self.unbind(relay, channel),
-                Timer::StreamIdle(id) | Timer::StreamPartial(id) => {
-                    self.close_stream(id, CloseReason::Idle);
-                }
-            }
-        }
-    }
-
-    fn unbind(&mut self, relay: RelayId, channel: Channel) {
-        if let Some(allocation) = self.allocations.get_mut(&relay)
-            && let Some(binding) = allocation.channels.remove(&channel)
-        {
-            allocation.by_peer.remove(&binding.peer);
-            self.events
-                .push_back(Event::ChannelUnbound { relay, channel });
-        }
-    }
-
-    /// Ends an allocation and everything that hangs on it.
-    fn delete(&mut self, relay: RelayId, reason: DeleteReason) {
-        let Some(allocation) = self.allocations.remove(&relay) else {
-            return;
-        };
-        self.by_path.remove(&allocation.path);
-        if let Some(count) = self.by_user.get_mut(&allocation.username) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.by_user.remove(&allocation.username);
-            }
-        }
-        self.timers.disarm(Timer::RelayOpening(relay));
-        self.timers.disarm(Timer::Allocation(relay));
-        for peer in allocation.permissions.keys() {
-            self.timers.disarm(Timer::Permission(relay, *peer));
-        }
-        for channel in allocation.channels.keys() {
-            self.timers.disarm(Timer::Channel(relay, *channel));
-        }
-        self.actions.push_back(Action::CloseRelay { relay });
-        if allocation.relayed().is_some() {
-            self.events.push_back(Event::AllocationDeleted {
-                relay,
-                reason,
-                to_peers: allocation.to_peers,
-                to_client: allocation.to_client,
-            });
-        }
-        if let Path::Stream(id) = allocation.path {
-            self.stream_without_allocation(id);
-        }
-    }
-
-    /// Queues a message for the host to take.
-    fn queue(
-        &mut self,
-        to: Path,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, stun_proto::wire::WriteError>,
-    ) {
-        if self.responses.len() >= self.config.limits.responses {
-            self.stats.responses_dropped = self.stats.responses_dropped.saturating_add(1);
-            return;
-        }
-        let mut buf = [0; MAX_TRANSMIT];
-        if let Ok(len) = write(&mut buf)
-            && let Some(message) = buf.get(..len)
-        {
-            self.responses.push_back((to, message.to_vec()));
-        }
+    /// The time of day, in seconds since 1970, if the host has told it.
+    fn unix_now(&self) -> Option<u64> {
+        let (at, seconds) = self.unix_time?;
+        let since = self.clock.now().duration_since(at).as_secs();
+        Some(seconds.saturating_add(since))
     }
 }
 
@@ -676,7 +524,17 @@ const fn is_served(method: Method) -> bool {
             | wire::REFRESH
             | wire::CREATE_PERMISSION
             | wire::CHANNEL_BIND
+            | wire::CONNECT
+            | wire::CONNECTION_BIND
     )
+}
+
+/// The address itself, where a socket for both families shows IPv4 as IPv6.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())),
+        IpAddr::V6(_) => addr,
+    }
 }
 
 #[cfg(test)]

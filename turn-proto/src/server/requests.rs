@@ -1,44 +1,65 @@
-//! What a server does with requests (RFC 8656 sections 7 to 10 and 12).
-
-use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
+//! Who a request is from, which handler it goes to, and how it is answered (RFC 8489 section 9.2,
+//! RFC 8656 section 5).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
-use stun_proto::auth::{Refusal, User};
-use stun_proto::time::deadline;
+use stun_proto::auth::{Claim, Refusal, User};
 use stun_proto::wire::{
-    Attribute, AttributeError, AttributeType, ErrorCode, Message, MessageType, Method, Nonce,
-    PasswordAlgorithm, Realm, Software, TransactionId, UnknownAttributes, Userhash, Username,
-    Writer, XorMappedAddress,
+    Attribute, AttributeType, ErrorCode, IntegrityAlgorithm, Key, Message, MessageType, Method,
+    Nonce, PasswordAlgorithm, Realm, Software, TransactionId, UnknownAttributes, Userhash,
+    Username, WriteError, Writer, XorMappedAddress, userhash,
 };
 use stun_proto::{FiveTuple, Instant, Path};
 
-use super::allocation::{Allocation, ChannelBinding, Protection, RelayState, Timer};
-use super::{Action, Core, DeleteReason, Event, RelayId, Users};
+use super::allocation::{AllocationId, Protection, Timer};
+use super::output::{Action, KeyOwner, KeyTicket, count};
+use super::token::{ACCESS_TOKEN, THIRD_PARTY_AUTHORIZATION};
+use super::users::{KeyQuery, Lookup, Purpose};
+use super::{Core, Users, canonical};
 use crate::wire::{
-    self, AdditionalAddressFamily, AddressFamily, Channel, ChannelNumber, DontFragment, EvenPort,
-    Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken, XorPeerAddress,
-    XorRelayedAddress, code,
+    self, ChannelNumber, ConnectionId, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, XorPeerAddress, code,
 };
 
-const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
-const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
+/// A request, and where it came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'m, 'a> {
+    pub(super) message: &'m Message<'a>,
+    pub(super) path: Path,
+    pub(super) client: FiveTuple,
+}
 
-/// A request that is proven to be from a user, and how its answer is protected.
-struct Proven<'a> {
-    message: Message<'a>,
+/// A request that is proven to be from a user (or needs no proof), and how its answer is
+/// protected.
+#[derive(Debug)]
+pub(super) struct Proven<'a> {
+    pub(super) message: Message<'a>,
+    pub(super) path: Path,
+    pub(super) client: FiveTuple,
+    pub(super) username: Vec<u8>,
+    pub(super) protection: Protection,
+    /// The most seconds the token of the request allows.
+    pub(super) longest: Option<u32>,
+    /// The request carries a token.
+    pub(super) by_token: bool,
+}
+
+/// A request that waits for a key.
+#[derive(Debug)]
+pub(super) struct Waiting {
     path: Path,
     client: FiveTuple,
-    username: Vec<u8>,
-    protection: Protection,
+    id: TransactionId,
+    bytes: Box<[u8]>,
 }
 
 /// An error code for the client.
-#[derive(Debug)]
-struct Denied(u16);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Denied(pub(super) u16);
+
+pub(super) const BAD_REQUEST: Denied = Denied(ErrorCode::BAD_REQUEST);
 
 impl<U: Users> Core<U> {
     /// Authenticates a request and hands it to its handler.
@@ -49,119 +70,263 @@ impl<U: Users> Core<U> {
         client: FiveTuple,
         message: &Message<'_>,
     ) {
+        self.sweep();
+        if self.out.is_full(self.config.limits.responses) {
+            return count(&mut self.stats.responses_dropped);
+        }
+        let seen = Seen {
+            message,
+            path,
+            client,
+        };
         if message.method() == Method::BINDING {
-            return self.binding(now, path, client, message);
+            return self.binding(now, seen);
+        }
+        if self.users.open_access() && !message.has_integrity() {
+            return self.anonymous(now, seen);
         }
         let claim = match self.auth.identify(client.remote, message) {
             Ok(claim) => claim,
-            Err(refusal) => return self.refuse(now, path, client, message, &refusal),
+            Err(refusal) => return self.refuse(now, seen, &refusal),
         };
-        let key = self.users.key(claim.user, claim.algorithm);
-        let proof = match self.auth.verify(now, &claim, key.as_ref()) {
-            Ok(proof) => proof,
-            Err(refusal) => {
-                return self.refuse(now, path, client, message, &refusal);
+        if self.users.third_party().is_some()
+            && let Some(token) = self.token_of(seen, &claim)
+        {
+            return self.by_token(now, seen, &claim, token);
+        }
+        let query = KeyQuery {
+            user: claim.user,
+            algorithm: claim.algorithm,
+            realm: self.auth.realm(),
+            purpose: purpose(message),
+            unix_time: self.unix_now(),
+        };
+        match self.users.key(&query) {
+            Lookup::Key(key) => self.verify(now, seen, &claim, &[key]),
+            Lookup::OneOf(keys) => self.verify(now, seen, &claim, &keys),
+            Lookup::Unknown => self.verify(now, seen, &claim, &[]),
+            Lookup::Later => self.wait_for_key(now, seen, &claim),
+        }
+    }
+
+    /// Checks the proof with the keys a user may have, and goes on with the request.
+    fn verify(&mut self, now: Instant, seen: Seen<'_, '_>, claim: &Claim<'_>, keys: &[Box<Key>]) {
+        let mut refused = None;
+        for key in keys.iter().take(4) {
+            match self.auth.verify(now, claim, Some(key)) {
+                Ok(proof) => {
+                    let algorithm = proof.protection;
+                    let username = self.account_name(proof.user);
+                    return self.proven(now, seen, username, (algorithm, key.clone()), None);
+                }
+                // Another of the keys may be the right one.
+                Err(refusal) if refusal.code == ErrorCode::UNAUTHENTICATED => {
+                    refused = Some(refusal);
+                }
+                Err(refusal) => return self.refuse(now, seen, &refusal),
             }
-        };
-        let username = match proof.user {
+        }
+        match refused {
+            Some(refusal) => self.refuse(now, seen, &refusal),
+            None => {
+                // As much work as for a wrong password.
+                if let Err(refusal) = self.auth.verify(now, claim, None) {
+                    self.refuse(now, seen, &refusal);
+                }
+            }
+        }
+    }
+
+    /// What a user's allocations are found by: the hash where names may be hidden behind it.
+    fn account_name(&self, user: User<'_>) -> Vec<u8> {
+        match user {
+            User::Name(name) if self.config.auth.username_anonymity => {
+                userhash(name, self.auth.realm().as_bytes()).to_vec()
+            }
             User::Name(name) => name.to_vec(),
             User::Hash(hash) => hash.to_vec(),
-        };
-        let algorithm = proof.protection;
-        let Some(key) = key else { return };
-        let proven = Proven {
-            message: *message,
-            path,
-            client,
-            username,
-            protection: Protection { algorithm, key },
-        };
-        let unknown = self.unknown(message);
-        if !unknown.is_empty() {
-            return self.unknown_attributes(&proven, unknown);
-        }
-        self.dispatch(now, &proven);
-    }
-
-    fn dispatch(&mut self, now: Instant, proven: &Proven<'_>) {
-        let result = match proven.message.method() {
-            wire::ALLOCATE => self.allocate(now, proven),
-            wire::REFRESH => self
-                .owned(proven)
-                .and_then(|relay| self.refresh(now, proven, relay)),
-            wire::CREATE_PERMISSION => self
-                .owned(proven)
-                .and_then(|relay| self.create_permission(now, proven, relay)),
-            wire::CHANNEL_BIND => self
-                .owned(proven)
-                .and_then(|relay| self.channel_bind(now, proven, relay)),
-            _ => Ok(()),
-        };
-        if let Err(Denied(code)) = result {
-            let ty = proven.message.message_type().error();
-            self.reply(proven, ty, |writer| writer.attribute(&ErrorCode::new(code)));
         }
     }
 
-    /// Whether a request that proves nothing gets an answer.
-    fn may_answer(&mut self, now: Instant, client: FiveTuple) -> bool {
-        self.stats.unauthenticated = self.stats.unauthenticated.saturating_add(1);
-        let allowed =
-            client.transport.is_stream() || self.unverified.allows(now, client.remote.ip());
-        if !allowed {
-            self.stats.rate_limited = self.stats.rate_limited.saturating_add(1);
-        }
-        allowed
+    /// A request where no proof is asked: it counts for the address it came from.
+    fn anonymous(&mut self, now: Instant, seen: Seen<'_, '_>) {
+        let username = alloc::format!("{}", canonical(seen.client.remote).ip()).into_bytes();
+        self.go_on(
+            now,
+            Proven {
+                message: *seen.message,
+                path: seen.path,
+                client: seen.client,
+                username,
+                protection: Protection {
+                    integrity: None,
+                    fingerprint: seen.message.check_fingerprint().is_some(),
+                },
+                longest: None,
+                by_token: false,
+            },
+        );
     }
 
-    fn refuse(
+    /// A request whose proof is right.
+    pub(super) fn proven(
         &mut self,
         now: Instant,
-        path: Path,
-        client: FiveTuple,
-        message: &Message<'_>,
-        refusal: &Refusal<'_>,
+        seen: Seen<'_, '_>,
+        username: Vec<u8>,
+        integrity: (IntegrityAlgorithm, Box<Key>),
+        token: Option<u32>,
     ) {
-        if !self.may_answer(now, client) {
-            return;
-        }
-        let auth = self.auth.clone();
-        self.queue(path, |buf| {
-            auth.write_refusal(now, client.remote, message, refusal, buf)
-        });
+        self.go_on(
+            now,
+            Proven {
+                message: *seen.message,
+                path: seen.path,
+                client: seen.client,
+                username,
+                protection: Protection {
+                    integrity: Some(integrity),
+                    fingerprint: seen.message.check_fingerprint().is_some(),
+                },
+                longest: token,
+                by_token: token.is_some(),
+            },
+        );
     }
 
-    fn binding(&mut self, now: Instant, path: Path, client: FiveTuple, message: &Message<'_>) {
-        if !client.transport.is_stream() && !self.unverified.allows(now, client.remote.ip()) {
-            self.stats.rate_limited = self.stats.rate_limited.saturating_add(1);
-            return;
+    fn go_on(&mut self, now: Instant, proven: Proven<'_>) {
+        let unknown = self.unknown(&proven.message, proven.by_token);
+        if !unknown.is_empty() {
+            let ty = proven.message.message_type().error();
+            return self.reply(&proven, ty, |writer| {
+                writer
+                    .attribute(&ErrorCode::new(ErrorCode::UNKNOWN_ATTRIBUTE))
+                    .attribute(&UnknownAttributes(unknown))
+            });
         }
-        let unknown = self.unknown(message);
-        let (ty, id) = (message.message_type(), message.transaction_id());
-        self.queue(path, |buf| {
-            if unknown.is_empty() {
-                return Writer::new(buf, ty.success(), id)
-                    .attribute(&XorMappedAddress(client.remote))
-                    .finish();
+        let result = match proven.message.method() {
+            wire::ALLOCATE => self.allocate(now, &proven),
+            wire::REFRESH if proven.message.has(super::mobility::TICKET) => {
+                self.move_client(now, &proven)
             }
-            Writer::new(buf, ty.error(), id)
-                .attribute(&ErrorCode::new(ErrorCode::UNKNOWN_ATTRIBUTE).with_reason(""))
-                .attribute(&UnknownAttributes(unknown))
-                .finish()
-        });
+            wire::REFRESH => self
+                .owned(&proven)
+                .and_then(|id| self.refresh(now, &proven, id)),
+            wire::CREATE_PERMISSION => self
+                .owned(&proven)
+                .and_then(|id| self.create_permission(now, &proven, id)),
+            wire::CHANNEL_BIND => self
+                .owned(&proven)
+                .and_then(|id| self.channel_bind(now, &proven, id)),
+            wire::CONNECT => self
+                .owned(&proven)
+                .and_then(|id| self.connect(now, &proven, id)),
+            wire::CONNECTION_BIND => self.connection_bind(&proven),
+            _ => Ok(()),
+        };
+        if let Err(denied) = result {
+            self.deny(&proven, denied);
+        }
     }
 
-    fn unknown_attributes(&mut self, proven: &Proven<'_>, unknown: SmallVec<[AttributeType; 8]>) {
+    fn deny(&mut self, proven: &Proven<'_>, Denied(number): Denied) {
+        if matches!(number, code::QUOTA_REACHED | code::INSUFFICIENT_CAPACITY) {
+            count(&mut self.stats.limited);
+        }
         let ty = proven.message.message_type().error();
         self.reply(proven, ty, |writer| {
-            writer
-                .attribute(&ErrorCode::new(ErrorCode::UNKNOWN_ATTRIBUTE))
-                .attribute(&UnknownAttributes(unknown))
+            writer.attribute(&ErrorCode::new(number))
         });
+    }
+
+    /// The allocation a request is about, if it is the user's (RFC 8656 section 5).
+    fn owned(&self, proven: &Proven<'_>) -> Result<AllocationId, Denied> {
+        let (id, allocation) = self
+            .allocation_at(proven.path)
+            .filter(|(_, allocation)| allocation.is_open())
+            .ok_or(Denied(code::ALLOCATION_MISMATCH))?;
+        if allocation.username != proven.username {
+            return Err(Denied(code::WRONG_CREDENTIALS));
+        }
+        Ok(id)
+    }
+
+    /// The comprehension-required attributes of a request that nobody here understands.
+    fn unknown(&self, message: &Message<'_>, by_token: bool) -> SmallVec<[AttributeType; 8]> {
+        let dont_fragment = self.config.dont_fragment || self.config.relay_tcp && asks_tcp(message);
+        message
+            .unknown_required(|ty| {
+                KNOWN.contains(&ty)
+                    || (dont_fragment && ty == <DontFragment as Attribute<'_>>::TYPE)
+                    || (by_token && ty == ACCESS_TOKEN)
+            })
+            .collect()
+    }
+}
+
+/// Answers.
+impl<U: Users> Core<U> {
+    /// Answers a request that proves nothing, unless the answer would do harm to whoever the
+    /// request pretends to be from.
+    pub(super) fn refuse(&mut self, now: Instant, seen: Seen<'_, '_>, refusal: &Refusal<'_>) {
+        count(&mut self.stats.unauthenticated);
+        let Self { auth, users, .. } = self;
+        let mut buf = [0; super::MAX_TRANSMIT];
+        let (client, message) = (seen.client.remote, seen.message);
+        let written = auth.write_refusal(now, client, message, refusal, &mut buf);
+        let Ok(mut len) = written else { return };
+        if refusal.code == ErrorCode::UNAUTHENTICATED
+            && let Some(name) = users.third_party()
+        {
+            len = append(&mut buf, len, THIRD_PARTY_AUTHORIZATION, name.as_bytes());
+        }
+        self.send_unverified(now, seen, buf.get(..len).unwrap_or_default());
+    }
+
+    fn send_unverified(&mut self, now: Instant, seen: Seen<'_, '_>, answer: &[u8]) {
+        let asked = seen.message.as_bytes().len();
+        if !seen.client.transport.is_stream() {
+            let config = &self.config;
+            let fair = answer.len() <= asked.saturating_mul(config.largest_gain)
+                && asked >= config.shortest_unverified;
+            if !fair || !self.unverified.allows(now, seen.client.remote.ip()) {
+                return count(&mut self.stats.rate_limited);
+            }
+        }
+        self.out.send(seen.path, |buf| {
+            let slot = buf
+                .get_mut(..answer.len())
+                .ok_or(WriteError::BufferTooSmall)?;
+            slot.copy_from_slice(answer);
+            Ok(answer.len())
+        });
+    }
+
+    /// Binding proves nothing and needs no proof.
+    fn binding(&mut self, now: Instant, seen: Seen<'_, '_>) {
+        let message = seen.message;
+        let unknown = self.unknown(message, false);
+        let (ty, id) = (message.message_type(), message.transaction_id());
+        let protection = Protection {
+            integrity: None,
+            fingerprint: message.check_fingerprint().is_some(),
+        };
+        let mut buf = [0; super::MAX_TRANSMIT];
+        let written = if unknown.is_empty() {
+            let mapped = XorMappedAddress(canonical(seen.client.remote));
+            protection.seal(Writer::new(&mut buf, ty.success(), id).attribute(&mapped))
+        } else {
+            let error = ErrorCode::new(ErrorCode::UNKNOWN_ATTRIBUTE).with_reason("");
+            let writer = Writer::new(&mut buf, ty.error(), id).attribute(&error);
+            protection.seal(writer.attribute(&UnknownAttributes(unknown)))
+        };
+        if let Ok(len) = written {
+            self.send_unverified(now, seen, buf.get(..len).unwrap_or_default());
+        }
     }
 
     /// Queues a protected answer to a request.
-    fn reply(
+    pub(super) fn reply(
         &mut self,
         proven: &Proven<'_>,
         ty: MessageType,
@@ -171,7 +336,7 @@ impl<U: Users> Core<U> {
         self.answer(proven.path, ty, id, &proven.protection, attributes);
     }
 
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         path: Path,
         ty: MessageType,
@@ -179,364 +344,150 @@ impl<U: Users> Core<U> {
         protection: &Protection,
         attributes: impl for<'b> FnOnce(Writer<'b>) -> Writer<'b>,
     ) {
-        let software = self.config.software.clone();
-        let software = software.as_deref().and_then(|s| Software::new(s).ok());
-        self.queue(path, |buf| {
-            attributes(Writer::new(buf, ty, id))
-                .maybe(software.as_ref())
-                .integrity(protection.algorithm, &protection.key)
+        let Self { config, out, .. } = self;
+        let software = config.software.as_deref();
+        let software = software.and_then(|s| Software::new(s).ok());
+        out.send(path, |buf| {
+            let writer = attributes(Writer::new(buf, ty, id)).maybe(software.as_ref());
+            protection.seal(writer)
+        });
+    }
+}
+
+/// Keys that the host looks up.
+impl<U: Users> Core<U> {
+    fn wait_for_key(&mut self, now: Instant, seen: Seen<'_, '_>, claim: &Claim<'_>) {
+        // Nothing is kept for somebody who has not answered a challenge from this address.
+        if let Err(refusal) = self.auth.check_nonce(now, claim) {
+            return self.refuse(now, seen, &refusal);
+        }
+        let id = seen.message.transaction_id();
+        if self.waiting_for.contains_key(&(seen.path, id)) {
+            return;
+        }
+        if self.waiting.len() >= self.config.limits.key_lookups {
+            return self.server_error(seen.path, seen.message.message_type(), id);
+        }
+        let ticket = KeyTicket(self.number());
+        let waiting = Waiting {
+            path: seen.path,
+            client: seen.client,
+            id,
+            bytes: seen.message.as_bytes().into(),
+        };
+        self.waiting.insert(ticket, waiting);
+        self.waiting_for.insert((seen.path, id), ticket);
+        self.timers
+            .arm(Timer::Key(ticket), now, self.config.key_timeout);
+        let user = match claim.user {
+            User::Name(name) => KeyOwner::Name(name.to_vec()),
+            User::Hash(hash) => KeyOwner::Hash(hash),
+        };
+        self.out.actions.push_back(Action::LookUpKey {
+            ticket,
+            user,
+            algorithm: claim.algorithm,
+        });
+    }
+
+    fn take_waiting(&mut self, ticket: KeyTicket) -> Option<Waiting> {
+        self.timers.disarm(Timer::Key(ticket));
+        let waiting = self.waiting.remove(&ticket)?;
+        self.waiting_for.remove(&(waiting.path, waiting.id));
+        Some(waiting)
+    }
+
+    pub(super) fn key_found(&mut self, now: Instant, ticket: KeyTicket, key: Option<Key>) {
+        let now = self.clock.advance(now);
+        let Some(waiting) = self.take_waiting(ticket) else {
+            return;
+        };
+        let Ok(message) = Message::parse(&waiting.bytes) else {
+            return;
+        };
+        let seen = Seen {
+            message: &message,
+            path: waiting.path,
+            client: waiting.client,
+        };
+        if self.out.is_full(self.config.limits.responses) {
+            return count(&mut self.stats.responses_dropped);
+        }
+        match self.auth.identify(waiting.client.remote, &message) {
+            Ok(claim) => {
+                let keys: SmallVec<[Box<Key>; 1]> = key.into_iter().map(Box::new).collect();
+                self.verify(now, seen, &claim, &keys);
+            }
+            Err(refusal) => self.refuse(now, seen, &refusal),
+        }
+    }
+
+    pub(super) fn key_timed_out(&mut self, ticket: KeyTicket) {
+        let Some(waiting) = self.take_waiting(ticket) else {
+            return;
+        };
+        count(&mut self.stats.responses_dropped);
+        if let Ok(message) = Message::parse(&waiting.bytes) {
+            self.server_error(waiting.path, message.message_type(), waiting.id);
+        }
+    }
+
+    /// Forgets the requests of a stream that is gone.
+    pub(super) fn forget_waiting(&mut self, path: Path) {
+        let range = (path, TransactionId([0; 12]))..=(path, TransactionId([0xFF; 12]));
+        let tickets: SmallVec<[KeyTicket; 4]> =
+            self.waiting_for.range(range).map(|(_, t)| *t).collect();
+        for ticket in tickets {
+            self.take_waiting(ticket);
+        }
+    }
+
+    fn server_error(&mut self, path: Path, ty: MessageType, id: TransactionId) {
+        self.out.send(path, |buf| {
+            Writer::new(buf, ty.error(), id)
+                .attribute(&ErrorCode::new(ErrorCode::SERVER_ERROR))
                 .finish()
         });
     }
+}
 
-    /// The allocation a request is about, if it is the user's (RFC 8656 section 5).
-    fn owned(&self, proven: &Proven<'_>) -> Result<RelayId, Denied> {
-        let (relay, allocation) = self
-            .allocation_at(proven.path)
-            .filter(|(_, allocation)| allocation.relayed().is_some())
-            .ok_or(Denied(code::ALLOCATION_MISMATCH))?;
-        if allocation.username != proven.username {
-            return Err(Denied(code::WRONG_CREDENTIALS));
-        }
-        Ok(relay)
-    }
-
-    /// Section 7.2, in the order of its checks.
-    fn allocate(&mut self, now: Instant, proven: &Proven<'_>) -> Result<(), Denied> {
-        if let Some((relay, allocation)) = self.allocation_at(proven.path) {
-            let again = allocation.request == proven.message.transaction_id()
-                && allocation.username == proven.username;
-            if !again {
-                return Err(Denied(code::ALLOCATION_MISMATCH));
-            }
-            if allocation.relayed().is_some() {
-                self.write_allocated(now, relay, &proven.protection);
-            }
-            // While the relay is being opened its answer serves this request as well.
-            return Ok(());
-        }
-        let Wanted { family, even_port } = self.wanted_relay(&proven.message)?;
-        let lifetime = self.granted(&proven.message)?;
-        let limits = self.config.limits;
-        let held = self.by_user.get(&proven.username).copied().unwrap_or(0);
-        if held >= limits.allocations_per_user {
-            return Err(Denied(code::QUOTA_REACHED));
-        }
-        if self.allocations.len() >= limits.allocations {
-            return Err(Denied(code::INSUFFICIENT_CAPACITY));
-        }
-        let relay = RelayId(self.next_relay);
-        self.next_relay = self.next_relay.saturating_add(1);
-        let allocation = Allocation {
-            path: proven.path,
-            client: proven.client,
-            family,
-            state: RelayState::Opening {
-                lifetime,
-                even_port,
-                protection: Box::new(proven.protection.clone()),
-            },
-            username: proven.username.clone(),
-            request: proven.message.transaction_id(),
-            permissions: Default::default(),
-            channels: Default::default(),
-            by_peer: Default::default(),
-            to_peers: 0,
-            to_client: 0,
-        };
-        self.allocations.insert(relay, allocation);
-        self.by_path.insert(proven.path, relay);
-        self.by_user
-            .insert(proven.username.clone(), held.saturating_add(1));
-        self.timers
-            .arm(Timer::RelayOpening(relay), now, self.config.relay_timeout);
-        if let Path::Stream(id) = proven.path {
-            self.stream_with_allocation(id);
-        }
-        self.actions.push_back(Action::OpenRelay {
-            relay,
-            family,
-            even_port,
-            client: proven.client,
-        });
-        Ok(())
-    }
-
-    /// What kind of relay an Allocate asks for, if it is one there can be.
-    fn wanted_relay(&self, message: &Message<'_>) -> Result<Wanted, Denied> {
-        let bad = Denied(ErrorCode::BAD_REQUEST);
-        match message.get::<RequestedTransport>() {
-            Some(Ok(RequestedTransport::UDP)) => {}
-            Some(Ok(_)) => return Err(Denied(code::UNSUPPORTED_TRANSPORT)),
-            Some(Err(_)) | None => return Err(bad),
-        }
-        let family = message.get::<RequestedAddressFamily>();
-        let additional = message.get::<AdditionalAddressFamily>();
-        if message.has(<ReservationToken as Attribute<'_>>::TYPE) {
-            let excluded = family.is_some()
-                || additional.is_some()
-                || message.has(<EvenPort as Attribute<'_>>::TYPE);
-            // No port is ever reserved here, so no token is known.
-            return Err(if excluded {
-                bad
-            } else {
-                Denied(code::INSUFFICIENT_CAPACITY)
-            });
-        }
-        if family.is_some() && additional.is_some() {
-            return Err(bad);
-        }
-        let family = match family {
-            None => AddressFamily::V4,
-            Some(Ok(RequestedAddressFamily(family))) => family,
-            Some(Err(AttributeError::AddressFamily)) => {
-                return Err(Denied(code::ADDRESS_FAMILY_NOT_SUPPORTED));
-            }
-            Some(Err(_)) => return Err(bad),
-        };
-        let even_port = match message.get::<EvenPort>() {
-            None => false,
-            Some(Ok(EvenPort {
-                reserve_next: false,
-            })) => true,
-            Some(Ok(EvenPort { reserve_next: true })) if additional.is_some() => return Err(bad),
-            // The port above is not reserved for anybody here.
-            Some(Ok(EvenPort { reserve_next: true })) => {
-                return Err(Denied(code::INSUFFICIENT_CAPACITY));
-            }
-            Some(Err(_)) => return Err(bad),
-        };
-        let supported = match family {
-            AddressFamily::V4 => self.config.relay_v4,
-            AddressFamily::V6 => self.config.relay_v6,
-        };
-        if supported {
-            Ok(Wanted { family, even_port })
-        } else {
-            Err(Denied(code::ADDRESS_FAMILY_NOT_SUPPORTED))
-        }
-    }
-
-    /// The lifetime for a request, in seconds: between the default and the longest.
-    fn granted(&self, message: &Message<'_>) -> Result<u32, Denied> {
-        let default = self.config.default_lifetime.as_secs() as u32;
-        let longest = self.config.max_lifetime.as_secs() as u32;
-        match message.get::<Lifetime>() {
-            None => Ok(default),
-            Some(Ok(Lifetime(wanted))) => Ok(wanted.min(longest).max(default)),
-            Some(Err(_)) => Err(Denied(ErrorCode::BAD_REQUEST)),
-        }
-    }
-
-    /// Answers the Allocate that made an open relay, at first and when it comes again.
-    pub(super) fn write_allocated(
-        &mut self,
-        now: Instant,
-        relay: RelayId,
-        protection: &Protection,
-    ) {
-        let Some(allocation) = self.allocations.get(&relay) else {
-            return;
-        };
-        let RelayState::Open { relayed, expires } = allocation.state else {
-            return;
-        };
-        let left = expires.map_or(u64::from(u32::MAX), |at| at.duration_since(now).as_secs());
-        let mapped = allocation.client.remote;
-        let (path, id) = (allocation.path, allocation.request);
-        let ty = MessageType::request(wire::ALLOCATE).success();
-        self.answer(path, ty, id, protection, |writer| {
-            writer
-                .attribute(&XorRelayedAddress(relayed))
-                .attribute(&XorMappedAddress(mapped))
-                .attribute(&Lifetime(u32::try_from(left).unwrap_or(u32::MAX)))
-        });
-    }
-
-    /// Answers an Allocate whose relay could not be opened.
-    pub(super) fn refuse_opening(&mut self, relay: RelayId) {
-        let Some(allocation) = self.allocations.get(&relay) else {
-            return;
-        };
-        let RelayState::Opening { protection, .. } = &allocation.state else {
-            return;
-        };
-        let protection = protection.clone();
-        let (path, id) = (allocation.path, allocation.request);
-        let ty = MessageType::request(wire::ALLOCATE).error();
-        let error = ErrorCode::new(code::INSUFFICIENT_CAPACITY);
-        self.answer(path, ty, id, &protection, |writer| writer.attribute(&error));
-    }
-
-    /// Section 8.2.
-    fn refresh(&mut self, now: Instant, proven: &Proven<'_>, relay: RelayId) -> Result<(), Denied> {
-        let held = self.allocations.get(&relay).map(|a| a.family);
-        match proven.message.get::<RequestedAddressFamily>() {
-            None => {}
-            Some(Ok(RequestedAddressFamily(family))) if Some(family) == held => {}
-            Some(Ok(_) | Err(AttributeError::AddressFamily)) => {
-                return Err(Denied(code::PEER_FAMILY_MISMATCH));
-            }
-            Some(Err(_)) => return Err(Denied(ErrorCode::BAD_REQUEST)),
-        }
-        let delete = proven.message.find() == Some(Lifetime(0));
-        let granted = if delete {
-            0
-        } else {
-            self.granted(&proven.message)?
-        };
-        if delete {
-            self.delete(relay, DeleteReason::Client);
-        } else if let Some(allocation) = self.allocations.get_mut(&relay)
-            && let RelayState::Open { expires, .. } = &mut allocation.state
-        {
-            *expires = deadline(now, Duration::from_secs(u64::from(granted)));
-            self.timers.set(Timer::Allocation(relay), *expires);
-        }
-        let ty = proven.message.message_type().success();
-        self.reply(proven, ty, |writer| writer.attribute(&Lifetime(granted)));
-        Ok(())
-    }
-
-    /// Section 10.2: all addresses are judged before the first permission is made.
-    fn create_permission(
-        &mut self,
-        now: Instant,
-        proven: &Proven<'_>,
-        relay: RelayId,
-    ) -> Result<(), Denied> {
-        let mut peers: SmallVec<[IpAddr; 8]> = SmallVec::new();
-        for peer in proven.message.get_all::<XorPeerAddress>() {
-            let XorPeerAddress(peer) = peer.map_err(|_| Denied(ErrorCode::BAD_REQUEST))?;
-            peers.push(peer.ip());
-        }
-        if peers.is_empty() {
-            return Err(Denied(ErrorCode::BAD_REQUEST));
-        }
-        for peer in &peers {
-            self.judge_peer(relay, *peer)?;
-        }
-        peers.sort_unstable();
-        peers.dedup();
-        let allocation = self.allocations.get(&relay);
-        let known = |ip: &&IpAddr| allocation.is_some_and(|a| a.permissions.contains_key(*ip));
-        let held = allocation.map_or(0, |a| a.permissions.len());
-        let new = peers
-            .len()
-            .saturating_sub(peers.iter().filter(known).count());
-        if held.saturating_add(new) > self.config.limits.permissions {
-            return Err(Denied(code::INSUFFICIENT_CAPACITY));
-        }
-        for peer in peers {
-            self.permit(now, relay, peer);
-        }
-        let ty = proven.message.message_type().success();
-        self.reply(proven, ty, |writer| writer);
-        Ok(())
-    }
-
-    /// Whether an allocation may reach this address.
-    fn judge_peer(&self, relay: RelayId, peer: IpAddr) -> Result<(), Denied> {
-        let held = self.allocations.get(&relay).map(|a| a.family);
-        if held != Some(AddressFamily::of(peer)) {
-            return Err(Denied(code::PEER_FAMILY_MISMATCH));
-        }
-        if !self.config.peers.allows_ip(peer) {
-            return Err(Denied(code::FORBIDDEN));
-        }
-        Ok(())
-    }
-
-    /// Makes or renews a permission.
-    fn permit(&mut self, now: Instant, relay: RelayId, peer: IpAddr) {
-        let Some(allocation) = self.allocations.get_mut(&relay) else {
-            return;
-        };
-        let expires = deadline(now, PERMISSION_LIFETIME);
-        self.timers.set(Timer::Permission(relay, peer), expires);
-        if allocation.permissions.insert(peer, expires).is_none() {
-            self.events
-                .push_back(Event::PermissionAdded { relay, peer });
-        }
-    }
-
-    /// Section 12.2, checks in the order of severity: form, range, family, policy, conflicts, room.
-    fn channel_bind(
-        &mut self,
-        now: Instant,
-        proven: &Proven<'_>,
-        relay: RelayId,
-    ) -> Result<(), Denied> {
-        let bad = || Denied(ErrorCode::BAD_REQUEST);
-        let ChannelNumber(number) = proven.message.find().ok_or_else(bad)?;
-        let XorPeerAddress(peer) = proven.message.find().ok_or_else(bad)?;
-        let channel = Channel::new(number).ok_or_else(bad)?;
-        if peer.port() == 0 {
-            return Err(bad());
-        }
-        self.judge_peer(relay, peer.ip())?;
-        let Some(allocation) = self.allocations.get(&relay) else {
-            return Err(Denied(code::ALLOCATION_MISMATCH));
-        };
-        let bound_to = allocation.peer_of(now, channel);
-        let bound_by = allocation.channel_of(now, peer);
-        let conflict = bound_to.is_some_and(|other| other != peer)
-            || bound_by.is_some_and(|other| other != channel);
-        if conflict {
-            return Err(bad());
-        }
-        let limits = self.config.limits;
-        let no_channel = bound_to.is_none() && allocation.channels.len() >= limits.channels;
-        let no_permission = !allocation.permissions.contains_key(&peer.ip())
-            && allocation.permissions.len() >= limits.permissions;
-        if no_channel || no_permission {
-            return Err(Denied(code::INSUFFICIENT_CAPACITY));
-        }
-        self.bind(now, relay, channel, peer);
-        self.permit(now, relay, peer.ip());
-        let ty = proven.message.message_type().success();
-        self.reply(proven, ty, |writer| writer);
-        Ok(())
-    }
-
-    fn bind(&mut self, now: Instant, relay: RelayId, channel: Channel, peer: SocketAddr) {
-        let Some(allocation) = self.allocations.get_mut(&relay) else {
-            return;
-        };
-        let expires = deadline(now, CHANNEL_LIFETIME);
-        let binding = ChannelBinding { peer, expires };
-        let renewed = allocation.channels.insert(channel, binding).is_some();
-        allocation.by_peer.insert(peer, channel);
-        self.timers.set(Timer::Channel(relay, channel), expires);
-        if !renewed {
-            self.events.push_back(Event::ChannelBound {
-                relay,
-                channel,
-                peer,
-            });
-        }
-    }
-
-    /// The comprehension-required attributes of a request that nobody here understands.
-    fn unknown(&self, message: &Message<'_>) -> SmallVec<[AttributeType; 8]> {
-        let dont_fragment = self.config.dont_fragment;
-        message
-            .unknown_required(|ty| {
-                KNOWN.contains(&ty)
-                    || (dont_fragment && ty == <DontFragment as Attribute<'_>>::TYPE)
-            })
-            .collect()
+/// What a request wants the key of its user for.
+fn purpose(message: &Message<'_>) -> Purpose {
+    match message.method() {
+        wire::ALLOCATE => Purpose::Create,
+        wire::REFRESH if message.find() != Some(Lifetime(0)) => Purpose::Prolong,
+        _ => Purpose::Use,
     }
 }
 
-/// What an Allocate asks for.
-struct Wanted {
-    family: AddressFamily,
-    even_port: bool,
+/// Whether an Allocate is for a TCP relay: its handler has its own word on DONT-FRAGMENT.
+fn asks_tcp(message: &Message<'_>) -> bool {
+    message.find() == Some(RequestedTransport::TCP)
+}
+
+/// Adds an attribute behind an unprotected message; its new length.
+fn append(buf: &mut [u8], len: usize, ty: AttributeType, value: &[u8]) -> usize {
+    let padded = value.len().next_multiple_of(4);
+    let end = len.saturating_add(4).saturating_add(padded);
+    let (Some(slot), Ok(value_len)) = (buf.get_mut(len..end), u16::try_from(value.len())) else {
+        return len;
+    };
+    let [t1, t0] = ty.0.to_be_bytes();
+    let [l1, l0] = value_len.to_be_bytes();
+    slot.fill(0);
+    let bytes = [t1, t0, l1, l0];
+    for (to, from) in slot.iter_mut().zip(bytes.iter().chain(value)) {
+        *to = *from;
+    }
+    let body = end.saturating_sub(stun_proto::wire::HEADER_LEN) as u16;
+    if let Some(slot) = buf.get_mut(2..4) {
+        slot.copy_from_slice(&body.to_be_bytes());
+    }
+    end
 }
 
 /// The comprehension-required attributes that requests to a server may hold.
-const KNOWN: [AttributeType; 13] = [
+const KNOWN: [AttributeType; 14] = [
     <Username<'_> as Attribute<'_>>::TYPE,
     <Userhash as Attribute<'_>>::TYPE,
     <Realm<'_> as Attribute<'_>>::TYPE,
@@ -549,6 +500,7 @@ const KNOWN: [AttributeType; 13] = [
     <Lifetime as Attribute<'_>>::TYPE,
     <XorPeerAddress as Attribute<'_>>::TYPE,
     <ChannelNumber as Attribute<'_>>::TYPE,
+    <ConnectionId as Attribute<'_>>::TYPE,
     // PRIORITY: ICE clients that gather may send it along.
     <stun_proto::wire::Priority as Attribute<'_>>::TYPE,
 ];

@@ -5,8 +5,8 @@ use stun_proto::wire::{Class, Message};
 use stun_proto::{FiveTuple, Instant, Path, Received, StreamId};
 
 use super::allocation::Timer;
-use super::{Action, CloseReason, Core, DeleteReason, RelayTo, Server, Users};
-use crate::wire::Channel;
+use super::{Action, CloseReason, Core, DeleteReason, PeerId, RelayTo, Server, Users};
+use crate::wire;
 
 /// A unit of a client with an allocation: ChannelData with 65,535 bytes and its padding.
 const MAX_UNIT: usize = 65_535 + 4 + 3;
@@ -15,9 +15,21 @@ const MAX_UNIT: usize = 65_535 + 4 + 3;
 #[derive(Debug)]
 pub(super) struct ClientStream {
     at: FiveTuple,
-    /// A request has come: what follows may be something else.
-    introduced: bool,
-    closing: bool,
+    state: StreamState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StreamState {
+    /// Nothing has come yet.
+    New,
+    /// Its first request was a ConnectionBind, and so were all since.
+    Binding,
+    /// It carries requests, indications and ChannelData.
+    Control,
+    /// It is spliced to a peer (RFC 6062): the bytes are no messages.
+    Data(PeerId),
+    /// The host has been asked to close it.
+    Closing,
 }
 
 /// There are as many streams as allowed, or the number is in use.
@@ -44,8 +56,7 @@ impl<U: Users> Server<U> {
         }
         let stream = ClientStream {
             at,
-            introduced: false,
-            closing: false,
+            state: StreamState::New,
         };
         core.streams.insert(id, stream);
         core.timers
@@ -55,7 +66,9 @@ impl<U: Users> Server<U> {
         Ok(())
     }
 
-    /// Takes the next unit from `input` and advances it. Call it until `input` is empty.
+    /// Takes the next unit from `input` and advances it. Call it until `input` is empty, or until
+    /// it is [`NotMine`](Received::NotMine): the stream is a data connection then, and the rest
+    /// of `input`, like everything after it, goes to the peer it is spliced to.
     ///
     /// A violation empties `input` and ends the stream with an action that says why.
     pub fn handle_stream<'s, 'i: 's>(
@@ -66,10 +79,14 @@ impl<U: Users> Server<U> {
     ) -> Received<'s, RelayTo> {
         let core = &mut self.core;
         let now = core.clock.advance(now);
-        let open = core.streams.get(&id).is_some_and(|stream| !stream.closing);
+        let state = core.streams.get(&id).map(|stream| stream.state);
+        if let Some(StreamState::Data(_)) = state {
+            return Received::NotMine;
+        }
+        let open = state.is_some_and(|state| state != StreamState::Closing);
         let Some(deframer) = self.deframers.get_mut(&id).filter(|_| open) else {
             *input = &[];
-            return Received::NotMine;
+            return Received::Consumed;
         };
         let allocated = core.by_path.contains_key(&Path::Stream(id));
         deframer.set_limit(if allocated {
@@ -109,6 +126,7 @@ impl<U: Users> Server<U> {
         self.core.clock.advance(now);
         self.deframers.remove(&id);
         self.core.stream_closed(id);
+        self.core.out.forget(id);
     }
 }
 
@@ -122,42 +140,91 @@ impl<U: Users> Core<U> {
         let stream = self.streams.get_mut(&id).ok_or(CloseReason::Protocol)?;
         let (path, at) = (Path::Stream(id), stream.at);
         match unit {
-            Unit::ChannelData { .. } if !stream.introduced => Err(CloseReason::Protocol),
-            Unit::ChannelData { channel, data } => Ok(match Channel::new(channel) {
+            // No channel can be bound before there is an allocation.
+            Unit::ChannelData { .. } if !self.by_path.contains_key(&path) => {
+                Err(CloseReason::Protocol)
+            }
+            Unit::ChannelData { channel, data } => Ok(match self.channel(channel) {
                 Some(channel) => self.channel_data(now, path, channel, data),
                 None => self.not_permitted(),
             }),
             Unit::Message(bytes) => {
                 let message = Message::parse(bytes).map_err(|_| CloseReason::Protocol)?;
-                if !stream.introduced && message.class() != Class::Request {
-                    return Err(CloseReason::Protocol);
-                }
-                stream.introduced = true;
+                let binds = message.method() == wire::CONNECTION_BIND;
+                stream.state = match stream.state {
+                    StreamState::New if message.class() != Class::Request => {
+                        return Err(CloseReason::Protocol);
+                    }
+                    StreamState::New | StreamState::Binding if binds => StreamState::Binding,
+                    StreamState::New | StreamState::Binding => StreamState::Control,
+                    same @ (StreamState::Control | StreamState::Data(_) | StreamState::Closing) => {
+                        same
+                    }
+                };
                 Ok(self.message(now, path, at, &message))
             }
         }
     }
 
+    /// Whether a stream has carried nothing but ConnectionBind.
+    pub(super) fn may_become_data(&self, id: StreamId) -> bool {
+        self.streams
+            .get(&id)
+            .is_some_and(|stream| stream.state == StreamState::Binding)
+    }
+
+    /// Whether this is a stream that cannot have an allocation.
+    pub(super) fn is_data_connection(&self, path: Path) -> bool {
+        let Path::Stream(id) = path else {
+            return false;
+        };
+        let gone = |stream: &ClientStream| {
+            matches!(stream.state, StreamState::Data(_) | StreamState::Closing)
+        };
+        self.streams.get(&id).is_none_or(gone)
+    }
+
+    /// The stream belongs to a peer from now on.
+    pub(super) fn becomes_data(&mut self, id: StreamId, peer: PeerId) {
+        self.forget_timers(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.state = StreamState::Data(peer);
+        }
+    }
+
     pub(super) fn close_stream(&mut self, id: StreamId, reason: CloseReason) {
-        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.closing) else {
+        let path = Path::Stream(id);
+        let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        stream.closing = true;
-        self.forget_timers(id);
-        if let Some(relay) = self.by_path.get(&Path::Stream(id)).copied() {
-            self.delete(relay, DeleteReason::StreamClosed);
-            self.forget_timers(id);
+        if stream.state == StreamState::Closing {
+            return;
         }
-        self.actions.push_back(Action::CloseStream { id, reason });
+        stream.state = StreamState::Closing;
+        self.forget_timers(id);
+        self.leave(path);
+        self.out
+            .actions
+            .push_back(Action::CloseStream { id, reason });
     }
 
     fn stream_closed(&mut self, id: StreamId) {
-        self.streams.remove(&id);
-        if let Some(relay) = self.by_path.get(&Path::Stream(id)).copied() {
-            self.delete(relay, DeleteReason::StreamClosed);
+        let stream = self.streams.remove(&id);
+        if let Some(StreamState::Data(peer)) = stream.map(|stream| stream.state) {
+            self.data_connection_closed(peer);
         }
         self.forget_timers(id);
-        self.responses.retain(|(to, _)| *to != Path::Stream(id));
+        self.leave(Path::Stream(id));
+    }
+
+    /// Nothing more comes from this stream, and nothing can be sent there.
+    fn leave(&mut self, path: Path) {
+        self.forget_waiting(path);
+        if let Some(id) = self.by_path.get(&path).copied()
+            && !self.survives(id, path)
+        {
+            self.delete(id, DeleteReason::StreamClosed);
+        }
     }
 
     fn forget_timers(&mut self, id: StreamId) {
@@ -172,7 +239,13 @@ impl<U: Users> Core<U> {
 
     /// The allocation ended: the stream must get another one soon.
     pub(super) fn stream_without_allocation(&mut self, id: StreamId) {
-        if self.streams.get(&id).is_some_and(|stream| !stream.closing) {
+        let open = |stream: &ClientStream| {
+            matches!(
+                stream.state,
+                StreamState::New | StreamState::Binding | StreamState::Control
+            )
+        };
+        if self.streams.get(&id).is_some_and(open) {
             let now = self.clock.now();
             self.timers
                 .arm(Timer::StreamIdle(id), now, self.config.stream_idle);
