@@ -11,3 +11,5 @@ extern crate alloc;
 
 pub mod contract;
 pub mod sim;
+#[cfg(feature = "turn")]
+pub mod turn;

@@ -408,6 +408,7 @@ impl Net {
             }
         }
         self.lateness = Duration::ZERO;
+        self.wake = None;
         self.stream_corrupt = 0;
         self.tap = None;
     }
