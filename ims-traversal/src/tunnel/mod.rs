@@ -9,6 +9,7 @@ mod tls;
 use core::fmt;
 use core::time::Duration;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -17,7 +18,9 @@ use http_connect::auth::{ClientAuth, Scheme};
 use http_connect::{
     ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, Rejection, Target,
 };
-use stun_proto::time::{Clock, deadline};
+use stun_proto::time::Clock;
+#[cfg(feature = "tls")]
+use stun_proto::time::deadline;
 use stun_proto::{Instant, Rng};
 
 #[cfg(feature = "tls")]
@@ -152,12 +155,12 @@ enum Layer {
         outbox: BytesMut,
     },
     #[cfg(feature = "tls")]
-    Tls(TlsLayer),
+    Tls(Box<TlsLayer>),
 }
 
 #[derive(Debug)]
 enum State {
-    Connect(ConnectClient),
+    Connect(Box<ConnectClient>),
     /// TLS is being set up; clear tunnels pass through in no time.
     Handshake(Layer),
     Open(Layer),
@@ -190,6 +193,7 @@ pub struct Tunnel {
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     write_limit: usize,
+    #[cfg(feature = "tls")]
     handshake_timeout: Duration,
     handshake_deadline: Option<Instant>,
     clock: Clock,
@@ -207,13 +211,13 @@ impl Tunnel {
     pub fn new(config: TunnelConfig, seed: [u8; 32], now: Instant) -> Result<Self, FieldError> {
         let mut rng = Rng::from_seed(seed);
         let state = match config.proxy {
-            Some(hop) => State::Connect(ConnectClient::new(
+            Some(hop) => State::Connect(Box::new(ConnectClient::new(
                 hop.target,
                 hop.config,
                 hop.auth,
                 rng.fork(),
                 now,
-            )?),
+            )?)),
             None => State::Handshake(Layer::Clear {
                 outbox: BytesMut::new(),
             }),
@@ -223,6 +227,7 @@ impl Tunnel {
             #[cfg(feature = "tls")]
             tls: config.tls,
             write_limit: config.write_limit,
+            #[cfg(feature = "tls")]
             handshake_timeout: config.handshake_timeout,
             handshake_deadline: None,
             clock: Clock::new(now),
@@ -242,20 +247,18 @@ impl Tunnel {
     }
 
     /// Everything below is there: sets up what the bytes go through.
-    fn start_layer(&mut self, now: Instant) {
+    fn start_layer(&mut self, #[cfg_attr(not(feature = "tls"), expect(unused))] now: Instant) {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             match TlsLayer::new(tls, self.write_limit) {
                 Ok(layer) => {
                     self.handshake_deadline = deadline(now, self.handshake_timeout);
-                    self.state = State::Handshake(Layer::Tls(layer));
+                    self.state = State::Handshake(Layer::Tls(Box::new(layer)));
                 }
                 Err(error) => self.fail(TunnelError::Tls(error)),
             }
             return;
         }
-        #[cfg(not(feature = "tls"))]
-        let _ = now;
         let outbox = BytesMut::new();
         self.state = State::Open(Layer::Clear { outbox });
         self.events.push_back(TunnelEvent::Ready { alpn: None });

@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use http_connect::auth::{Credentials, Policy};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::*;
+use alloc::string::String;
 
 fn configs(name: &str) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     let made = rcgen::generate_simple_self_signed([String::from(name)]).unwrap();
@@ -25,8 +26,6 @@ fn configs(name: &str) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
         .with_no_client_auth();
     (Arc::new(client), Arc::new(server))
 }
-
-use std::string::String;
 
 fn tunnel(proxy: bool, tls: Option<Tls>) -> Tunnel {
     let hop = ProxyHop {

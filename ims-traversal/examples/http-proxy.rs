@@ -1,0 +1,135 @@
+//! An HTTP proxy that opens CONNECT tunnels and nothing else.
+
+#![allow(
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "a program on std, not a machine"
+)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use http_connect::{Ended, Prefix, ProxyConfig, Record};
+use serde_json::json;
+
+use common::http_proxy::{self, Users};
+
+/// An HTTP proxy that opens CONNECT tunnels and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "http-proxy", version)]
+struct Args {
+    /// Where to listen; may be given several times.
+    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    listen: Vec<SocketAddr>,
+    /// A port that may be asked for; may be given several times.
+    #[arg(long, value_name = "PORT", default_values_t = [443])]
+    allow_port: Vec<u16>,
+    /// Addresses that may be connected to although they are not public, ADDR/BITS; may be given
+    /// several times.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    allow: Vec<Prefix>,
+    /// A user, NAME:PASSWORD; may be given several times. Without users nobody is asked.
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    user: Vec<String>,
+    /// A file with one NAME:PASSWORD in each line.
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// Offers Basic.
+    #[arg(long)]
+    basic: bool,
+    /// Offers Digest (SHA-256 and MD5). With users and neither flag, both are offered.
+    #[arg(long)]
+    digest: bool,
+    /// The realm users belong to.
+    #[arg(long, default_value = "proxy")]
+    realm: String,
+    /// Prints one JSON line for each connection instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+fn prefix(text: &str) -> Result<Prefix, String> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, "128"));
+    let address = address.parse().map_err(|_| "not an address")?;
+    let bits = bits.parse().map_err(|_| "not a number of bits")?;
+    Ok(Prefix::new(address, bits))
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut passwords = HashMap::new();
+    let file = match &args.users {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("users file {}", file.display()))?,
+        None => String::new(),
+    };
+    for line in args.user.iter().map(String::as_str).chain(file.lines()) {
+        if !line.trim().is_empty() {
+            let (name, password) = line.split_once(':').context("a user is NAME:PASSWORD")?;
+            passwords.insert(name.to_owned(), password.to_owned());
+        }
+    }
+    for at in &args.listen {
+        let both = !args.basic && !args.digest;
+        let users = (!passwords.is_empty()).then(|| {
+            let (basic, digest) = (args.basic || both, args.digest || both);
+            Users::new(&args.realm, passwords.clone(), basic, digest)
+        });
+        let config = |local| {
+            let mut config = ProxyConfig::new("http-proxy");
+            config.ports.clone_from(&args.allow_port);
+            config.addresses.allowed.clone_from(&args.allow);
+            config.own_addresses = vec![local];
+            config
+        };
+        let json = args.json;
+        let local = http_proxy::listen(*at, config, users, move |from, record| {
+            report(json, from, record);
+        })
+        .await
+        .with_context(|| format!("listening on {at}"))?;
+        if args.json {
+            say(&json!({ "type": "listening", "address": local.to_string() }).to_string());
+        } else {
+            say(&format!("listening on {local}"));
+        }
+    }
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+fn say(line: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+fn report(json: bool, from: SocketAddr, record: &Record) {
+    let target = record.target.as_ref().map(ToString::to_string);
+    let how = match record.ended {
+        Ended::Refused(error) => format!("refused: {error}"),
+        Ended::ClientGone => "client gone".to_owned(),
+        Ended::Spliced => "tunnel".to_owned(),
+        other => format!("{other:?}"),
+    };
+    if json {
+        let line = json!({
+            "type": "connection", "from": from.to_string(), "status": record.status,
+            "target": target, "user": record.user, "ended": how,
+        });
+        return say(&line.to_string());
+    }
+    let target = target.unwrap_or_else(|| "-".to_owned());
+    let user = record.user.as_deref().unwrap_or("-");
+    say(&format!("{from} {user} {} {target} {how}", record.status));
+}
