@@ -5,9 +5,14 @@ extern crate alloc;
 
 mod framing;
 mod time;
+mod transaction;
 pub mod wire;
 
 pub use framing::{
     DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, classify,
 };
 pub use sans_io_time::Instant;
+pub use transaction::{
+    ClientEvent, ClientId, ClientTransactions, Incoming, Outgoing, RespondError, SendError,
+    ServerEvent, ServerId, ServerTransactions, Timings,
+};
