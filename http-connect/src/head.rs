@@ -6,7 +6,7 @@ use core::ops::Range;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::auth::is_token_byte;
+use crate::text::is_token_byte;
 
 /// Limits on a head; a longer one is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

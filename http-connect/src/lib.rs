@@ -14,6 +14,7 @@ mod head;
 mod proxy;
 mod rng;
 mod target;
+mod text;
 mod time;
 
 // Where a tunnel leads.

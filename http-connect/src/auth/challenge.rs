@@ -5,6 +5,8 @@ use alloc::string::String;
 
 use smallvec::SmallVec;
 
+use crate::text::is_token_byte;
+
 /// How many parameters one challenge may have.
 const MAX_PARAMETERS: usize = 32;
 
@@ -79,6 +81,16 @@ impl<'a> Challenge<'a> {
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.unescaped())
+    }
+
+    /// Whether a parameter comes twice, so that nobody knows which one counts.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        let mut seen: SmallVec<[&str; 16]> = SmallVec::new();
+        self.parameters.iter().any(|(name, _)| {
+            let again = seen.iter().any(|known| known.eq_ignore_ascii_case(name));
+            seen.push(name);
+            again
+        })
     }
 
     /// All parameters in their order, quotes and escapes removed.
@@ -237,7 +249,8 @@ impl<'a> Challenges<'a> {
         }
         self.run(is_blank);
         if !self.eat(b'"') {
-            let text = self.run(is_token_byte);
+            // More than a token, since nonces and URIs are found without quotes as well.
+            let text = self.run(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\'));
             let quoted = false;
             return (!text.is_empty()).then_some((name, RawValue { text, quoted }));
         }
@@ -260,32 +273,10 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Whether a byte may stand in a token (RFC 9110 section 5.6.2).
-pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
-}
-
-/// Appends `text` as a quoted string; control characters are left out.
+/// Appends `text` as a quoted string; what cannot stand in one is left out.
 pub(super) fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars().filter(|c| !c.is_control()) {
+    for c in text.chars().filter(|c| *c == '\t' || !c.is_ascii_control()) {
         if matches!(c, '"' | '\\') {
             out.push('\\');
         }

@@ -18,6 +18,15 @@ pub enum HashAlgorithm {
     Sha512_256,
 }
 
+/// Digest as IMS uses it, where a smart card makes the password (RFC 3310, RFC 4169).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Aka {
+    /// AKAv1: the password is RES, as it is.
+    V1,
+    /// AKAv2: the password is derived from RES, IK and CK.
+    V2,
+}
+
 /// The `algorithm` of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Algorithm {
@@ -25,6 +34,8 @@ pub struct Algorithm {
     pub hash: HashAlgorithm,
     /// The `-sess` form: the first nonce and cnonce are part of the key.
     pub session: bool,
+    /// Where the password comes from, if not from a user.
+    pub aka: Option<Aka>,
 }
 
 impl Algorithm {
@@ -39,38 +50,65 @@ impl Algorithm {
         Self {
             hash,
             session: false,
+            aka: None,
+        }
+    }
+
+    /// The `-sess` form of it.
+    #[must_use]
+    pub const fn session(self) -> Self {
+        Self {
+            session: true,
+            aka: None,
+            ..self
         }
     }
 
     /// The algorithm of this name, without regard to case.
+    ///
+    /// ```
+    /// use http_connect::auth::{Aka, Algorithm};
+    ///
+    /// assert_eq!(Algorithm::from_name("sha-256-sess"), Some(Algorithm::SHA256.session()));
+    /// let aka = Algorithm { aka: Some(Aka::V1), ..Algorithm::MD5 };
+    /// assert_eq!(Algorithm::from_name("AKAv1-MD5"), Some(aka));
+    /// assert_eq!(Algorithm::from_name("FOO-1"), None);
+    /// ```
     pub fn from_name(name: &str) -> Option<Self> {
-        let (base, session) = match name
-            .len()
-            .checked_sub(5)
-            .and_then(|at| name.split_at_checked(at))
-        {
-            Some((base, suffix)) if suffix.eq_ignore_ascii_case("-sess") => (base, true),
-            _ => (name, false),
-        };
-        let hash = [
+        const HASHES: [HashAlgorithm; 3] = [
             HashAlgorithm::Md5,
             HashAlgorithm::Sha256,
             HashAlgorithm::Sha512_256,
-        ]
-        .into_iter()
-        .find(|&hash| Self::of(hash).name().eq_ignore_ascii_case(base))?;
-        Some(Self { hash, session })
+        ];
+        HASHES
+            .into_iter()
+            .map(Self::of)
+            .flat_map(|plain| {
+                let aka = |version| Self {
+                    aka: Some(version),
+                    ..plain
+                };
+                [plain, plain.session(), aka(Aka::V1), aka(Aka::V2)]
+            })
+            .find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
     }
 
     /// The registered name.
     pub const fn name(self) -> &'static str {
-        match (self.hash, self.session) {
-            (HashAlgorithm::Md5, false) => "MD5",
-            (HashAlgorithm::Md5, true) => "MD5-sess",
-            (HashAlgorithm::Sha256, false) => "SHA-256",
-            (HashAlgorithm::Sha256, true) => "SHA-256-sess",
-            (HashAlgorithm::Sha512_256, false) => "SHA-512-256",
-            (HashAlgorithm::Sha512_256, true) => "SHA-512-256-sess",
+        use HashAlgorithm::{Md5, Sha256, Sha512_256};
+        match (self.hash, self.aka, self.session) {
+            (Md5, None, false) => "MD5",
+            (Md5, None, true) => "MD5-sess",
+            (Md5, Some(Aka::V1), _) => "AKAv1-MD5",
+            (Md5, Some(Aka::V2), _) => "AKAv2-MD5",
+            (Sha256, None, false) => "SHA-256",
+            (Sha256, None, true) => "SHA-256-sess",
+            (Sha256, Some(Aka::V1), _) => "AKAv1-SHA-256",
+            (Sha256, Some(Aka::V2), _) => "AKAv2-SHA-256",
+            (Sha512_256, None, false) => "SHA-512-256",
+            (Sha512_256, None, true) => "SHA-512-256-sess",
+            (Sha512_256, Some(Aka::V1), _) => "AKAv1-SHA-512-256",
+            (Sha512_256, Some(Aka::V2), _) => "AKAv2-SHA-512-256",
         }
     }
 }
@@ -168,6 +206,12 @@ pub fn hash_joined(algorithm: HashAlgorithm, parts: &[&[u8]]) -> HexDigest {
 /// H(user:realm:password): what a server keeps instead of the password.
 pub fn ha1(algorithm: HashAlgorithm, user: &[u8], realm: &[u8], password: &[u8]) -> HexDigest {
     hash_joined(algorithm, &[user, realm, password])
+}
+
+/// H(user:realm): what a client shows instead of its name where the server asks for it
+/// (`userhash`, RFC 7616 section 3.4.4).
+pub fn userhash(algorithm: HashAlgorithm, user: &[u8], realm: &[u8]) -> HexDigest {
+    hash_joined(algorithm, &[user, realm])
 }
 
 /// The key of a `-sess` algorithm: [`ha1`] hashed with the first nonce and cnonce of the session.

@@ -5,20 +5,25 @@ mod challenge;
 mod client;
 mod credentials;
 mod digest;
+mod digest_server;
+mod nonce;
+mod replay;
 mod server;
 mod session;
 
-pub(crate) use challenge::is_token_byte;
 pub use challenge::{Challenge, ChallengeError, Challenges, challenges};
-pub use client::{AuthRefusal, AuthStep, ClientAuth, Policy, Scheme};
+pub use client::{Allow, AuthRefusal, AuthStep, ClientAuth, Policy, Scheme, Strength};
 pub use credentials::{Credentials, NotForBasic, Secret, basic_authorization, parse_basic};
 pub use digest::{
-    Algorithm, Exchange, HashAlgorithm, HexDigest, Qop, ha1, hash_joined, session_key,
+    Aka, Algorithm, Exchange, HashAlgorithm, HexDigest, Qop, ha1, hash_joined, session_key,
+    userhash,
 };
-pub use server::{
-    ClaimedUser, DigestProof, DigestRefusal, DigestRequest, DigestServer, DigestServerConfig,
+pub use digest_server::{
+    ClaimedUser, DigestClaim, DigestConfigError, DigestProof, DigestRefusal, DigestRequest,
+    DigestServer, DigestServerConfig,
 };
-pub use session::{DigestError, DigestSession, InfoVerdict};
+pub use server::{ServerAuth, ServerVerdict};
+pub use session::{DigestError, DigestSent, DigestSession, InfoVerdict};
 
 #[cfg(test)]
 mod tests;

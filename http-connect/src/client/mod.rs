@@ -426,7 +426,7 @@ impl ConnectClient {
 
     fn established(&mut self, head: &Head, status: u16, rest: &[u8]) {
         let info = head.first("Proxy-Authentication-Info");
-        if self.auth.accepted(info, &self.target, b"") == InfoVerdict::Forged {
+        if self.auth.accepted(info, b"") == InfoVerdict::Forged {
             return self.fail(ConnectError::ForgedProof);
         }
         let tls = matches!(rest, [] | [0x15 | 0x16, ..]);
@@ -461,6 +461,7 @@ impl ConnectClient {
                     scheme,
                     token,
                 },
+                AuthStep::NeedCredentials { .. } => reject(Some(AuthRefusal::NoCredentials)),
                 AuthStep::Refuse(refusal) => reject(Some(refusal)),
             },
             408 if self.request_timeouts == 0 => {

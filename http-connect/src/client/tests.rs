@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::*;
-use crate::auth::{Credentials, Policy};
+use crate::auth::{Allow, Credentials, Policy};
 
 const OK: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -18,8 +18,9 @@ struct Rig {
 
 fn auth() -> ClientAuth {
     let policy = Policy {
-        basic: true,
-        opaque: true,
+        basic: Allow::Always,
+        md5: Allow::Always,
+        ntlm: Allow::Always,
         ..Policy::default()
     };
     ClientAuth::new(Some(Credentials::new("user", "pass")), policy)

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::AddressPolicy;
 use crate::auth::ClientAuth;
-use crate::auth::is_token_byte;
+use crate::text::is_token_byte;
 use crate::{HeadLimits, Leniency};
 
 /// Limits of one [`ConnectServer`](super::ConnectServer).

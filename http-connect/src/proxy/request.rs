@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
 use super::{ProxyConfig, ProxyError};
-use crate::auth::is_token_byte;
 use crate::body::content_length;
 use crate::head::{Head, HeadError};
+use crate::text::is_token_byte;
 use crate::{Host, Target};
 
 /// Methods that exist and are not offered: 405 instead of 501.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::*;
-use crate::auth::{ClientAuth, Credentials, Policy};
+use crate::auth::{Allow, ClientAuth, Credentials, Policy};
 
 pub(super) const OK: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 const NAME: &str = "CONNECT pcscf.example.com:443 HTTP/1.1\r\nHost: pcscf.example.com:443\r\n\r\n";
@@ -997,7 +997,7 @@ fn a_spliced_tunnel_gives_up_what_it_holds() {
 
 fn parent(config: &mut ProxyConfig) {
     let policy = Policy {
-        basic: true,
+        basic: Allow::Always,
         ..Policy::default()
     };
     let auth = ClientAuth::new(Some(Credentials::new("us", "secret")), policy);
