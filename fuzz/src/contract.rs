@@ -306,6 +306,7 @@ impl<M: Machine> Replay<'_, M> {
                 drain(&mut machine, usize::MAX, &mut extra, self.name);
             }
             if is(Change::Noise)
+                && !overdue
                 && choices.chance(150)
                 && let Some(noise) = machine.noise(choices)
             {

@@ -9,7 +9,11 @@
 
 extern crate alloc;
 
+#[cfg(feature = "http")]
+pub mod connect;
 pub mod contract;
+#[cfg(any(feature = "http", feature = "turn"))]
+mod pieces;
 pub mod sim;
 #[cfg(feature = "turn")]
 pub mod turn;

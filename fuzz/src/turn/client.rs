@@ -8,8 +8,8 @@ use core::net::{IpAddr, SocketAddr};
 use stun_proto::{FiveTuple, Instant, Path, Received, StreamId};
 use turn_proto::client::{AllocateOptions, Client, Event, MAX_TRANSMIT};
 
-use super::pieces;
 use crate::contract::Machine;
+use crate::pieces::pieces;
 use crate::sim::Choices;
 
 /// What an application asks for.

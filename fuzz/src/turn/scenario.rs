@@ -56,6 +56,7 @@ struct ServerNode {
     streams: BTreeMap<FiveTuple, StreamId>,
     model: Model,
     next_port: u16,
+    healed: bool,
 }
 
 fn new_server(choices: &mut Choices, now: Instant) -> Checked<ServerMachine> {
@@ -113,7 +114,7 @@ impl ServerNode {
             }
             ServerOut::Action(Action::OpenRelay { relay, .. }) => {
                 let after = match net.choices().below(30) {
-                    0 => Duration::from_secs(6),
+                    0 if !self.healed => Duration::from_secs(6),
                     _ => net.choices().duration(Duration::from_millis(50)),
                 };
                 net.alarm(self.host, after, relay.0);
@@ -188,7 +189,7 @@ impl ServerNode {
             Arrival::Writable { end } => self.outbox.flush(net, end),
             Arrival::Alarm(relay) => {
                 let relay = RelayId(relay);
-                if net.choices().chance(30) {
+                if !self.healed && net.choices().chance(30) {
                     return self.input(net, ServerIn::RelayFailed(relay));
                 }
                 let address = SocketAddr::new(ip(SERVER), self.next_port);
@@ -588,6 +589,7 @@ fn build(net: &mut Net) -> TurnWorld {
         streams: BTreeMap::new(),
         model: Model::default(),
         next_port: 49_152,
+        healed: false,
     };
     let peers = PEERS.map(|peer| {
         let peer = at(peer);
@@ -669,6 +671,7 @@ pub fn sim_turn(choices: Choices, trace: Trace) {
     net.run_for(&mut world, faults);
     net.heal();
     world.healed = true;
+    world.server.healed = true;
     for client in &mut world.clients {
         client.healed = true;
         // Who was told to wait, waits; the time is bounded all the same.

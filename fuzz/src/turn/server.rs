@@ -6,8 +6,8 @@ use core::net::SocketAddr;
 use stun_proto::{FiveTuple, Instant, Path, Received, StreamId};
 use turn_proto::server::{Action, Event, MAX_TRANSMIT, RelayId, RelayTo, Server, StaticUsers};
 
-use super::pieces;
 use crate::contract::Machine;
+use crate::pieces::pieces;
 use crate::sim::Choices;
 
 /// What goes into a server.
