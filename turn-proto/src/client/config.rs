@@ -5,9 +5,10 @@ use core::time::Duration;
 
 use alloc::string::String;
 
-use stun_proto::RetransmitConfig;
 use stun_proto::auth::{AuthFailure, Credentials};
+use stun_proto::{RetransmitConfig, StreamId};
 
+use super::Connection;
 use crate::wire::{AddressFamily, Icmp};
 
 /// How a [`Client`](super::Client) behaves.
@@ -21,12 +22,26 @@ pub struct ClientConfig {
     pub retransmit: RetransmitConfig,
     /// Accepts unprotected errors where real servers send them: yes.
     pub lenient_errors: bool,
-    /// How often a Binding indication keeps a UDP path open: 25 s. Never when `None`.
+    /// Which redirects (300) are passed on to the host: none.
+    pub redirects: Redirects,
+    /// Asks for a token when the server speaks of one (RFC 7635), even if there are credentials:
+    /// no.
+    pub third_party: bool,
+    /// How long a datagram path may be silent before a Binding indication keeps it open: 25 s.
+    /// Never when `None`.
     pub keep_alive: Option<Duration>,
+    /// The same for streams, whose NATs and proxies wait longer: never.
+    pub stream_keep_alive: Option<Duration>,
     /// Most permissions: 128.
     pub max_permissions: usize,
-    /// Most channels, those cooling down included: 128.
+    /// Most channels, those cooling down included: 128. There are 4,096 numbers.
     pub max_channels: usize,
+    /// Most TCP connections to peers, attempts included (RFC 6062): 32. Attempts beyond are
+    /// ignored and counted.
+    pub max_connections: usize,
+    /// How many events may wait until ICMP errors and connection attempts are dropped and
+    /// counted: 256.
+    pub max_events: usize,
 }
 
 impl ClientConfig {
@@ -37,20 +52,66 @@ impl ClientConfig {
             software: None,
             retransmit: RetransmitConfig::default(),
             lenient_errors: true,
+            redirects: Redirects::default(),
+            third_party: false,
             keep_alive: Some(Duration::from_secs(25)),
+            stream_keep_alive: None,
             max_permissions: 128,
             max_channels: 128,
+            max_connections: 32,
+            max_events: 256,
         }
     }
+}
+
+/// Which redirects to another server count (RFC 8489 section 10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// None: a 300 is a failure like others.
+    #[default]
+    Refuse,
+    /// Those the server has proven to come from it.
+    Protected,
+    /// Unprotected ones as well: anycast servers (RFC 8155) and coturn send them before they
+    /// authenticate anybody. Whoever sits on the way can send them, too.
+    Unprotected,
+}
+
+/// Which transport leads from the server to the peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelayProtocol {
+    /// UDP.
+    #[default]
+    Udp,
+    /// TCP (RFC 6062): over a stream to the server only.
+    Tcp,
 }
 
 /// What to ask for in an Allocate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AllocateOptions {
+    /// UDP or TCP to the peers.
+    pub protocol: RelayProtocol,
     /// The family of the relayed address; the server decides (IPv4) when `None`.
     pub family: Option<AddressFamily>,
+    /// A second relayed address, of IPv6 (RFC 8656 section 7.1). Excludes `family`,
+    /// `reservation`, and an `even_port` that reserves.
+    pub additional_v6: bool,
     /// The lifetime to ask for; the server decides when `None`.
     pub lifetime: Option<Duration>,
+    /// An even port, and with `true` the next one reserved as well.
+    pub even_port: Option<bool>,
+    /// The port an earlier allocation has reserved. Excludes `family` and `even_port`.
+    pub reservation: Option<[u8; 8]>,
+    /// Asks whether datagrams to peers can be sent unfragmented. A server that cannot is asked
+    /// again without: see [`Event::Allocated`].
+    pub dont_fragment: bool,
+    /// Asks for a ticket to move to another address with (RFC 8016). A server that forbids it is
+    /// asked again without.
+    pub mobility: bool,
+    /// Stops when the server asks for credentials, with [`Event::Challenged`], until
+    /// [`Client::proceed`](super::Client::proceed): for racing paths against each other.
+    pub stop_at_challenge: bool,
 }
 
 /// Why a command does nothing.
@@ -60,25 +121,37 @@ pub enum ClientError {
     /// It does not fit the state: there is an allocation already, or none, or it has ended.
     #[error("not possible in this state")]
     State,
-    /// The peer's address family is not that of the relayed address.
+    /// The peer's address family is not that of a relayed address.
     #[error("peer of another address family")]
     Family,
     /// A limit of the configuration is reached.
-    #[error("too many permissions or channels")]
+    #[error("too many permissions, channels or connections")]
     Limit,
+    /// The options exclude each other, or do not go with the transport.
+    #[error("the options exclude each other")]
+    Options,
+    /// The address cannot be a peer: its port is 0.
+    #[error("no peer has port 0")]
+    Peer,
+    /// The server could not connect to this peer a moment ago: 10 s must pass.
+    #[error("too early to connect to this peer again")]
+    TooEarly,
+    /// There is, or soon will be, a connection to this peer.
+    #[error("there is a connection to this peer already")]
+    Connected,
 }
 
 /// Why data cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no allocation.
+    /// There is no allocation, or not for UDP.
     #[error("no allocation")]
     NoAllocation,
     /// There is no permission for this peer, or not yet.
     #[error("no permission for this peer")]
     NoPermission,
-    /// The payload does not fit into one message.
+    /// The payload does not fit into one message, or into one UDP datagram.
     #[error("payload too long")]
     TooLong,
     /// The buffer does not hold payload, header and padding.
@@ -108,39 +181,88 @@ pub enum Cause {
     /// The answer lacks what it must have, or has what is not understood.
     #[error("the server's answer is malformed")]
     Malformed,
+    /// The relayed or mapped address is of a family nobody asked for.
+    #[error("the server's answer is for another address family")]
+    Family,
+    /// The request is longer than a message may be: credentials, nonce, token or ticket are huge.
+    #[error("the request is too long")]
+    TooLong,
+    /// Client and server have different ideas of the channels: the allocation was given back.
+    #[error("client and server disagree about channels")]
+    OutOfSync,
     /// The stream to the server is gone.
     #[error("the connection to the server is closed")]
     StreamClosed,
     /// A hard ICMP error came.
     #[error("the server cannot be reached")]
     Unreachable,
+    /// The stream stopped in the middle of a message for 30 s.
+    #[error("the connection stopped in the middle of a message")]
+    Stalled,
     /// The stream carries something else than TURN.
     #[error("the connection carries something else than TURN: {0}")]
     Framing(#[from] stun_proto::framing::FramingError),
+}
+
+/// What the host must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Open a connection like the one to the server: same transport address of the server, another
+    /// local port. Answer with [`Client::handle_stream_opened`](super::Client::handle_stream_opened)
+    /// or [`Client::handle_stream_failed`](super::Client::handle_stream_failed).
+    OpenStream {
+        /// What it is for.
+        connection: Connection,
+    },
+    /// Close this stream.
+    CloseStream {
+        /// Which one.
+        id: StreamId,
+    },
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// The server is there and asks for credentials: see [`AllocateOptions::stop_at_challenge`].
+    Challenged,
+    /// The server asks for a token of a third party, named by
+    /// [`Client::token_server`](super::Client::token_server): hand it in with
+    /// [`Client::set_token`](super::Client::set_token), or close.
+    TokenNeeded,
     /// There is a relayed address.
     Allocated {
         /// The address peers see.
         relayed: SocketAddr,
+        /// The second one, when two families were asked for and granted.
+        additional: Option<SocketAddr>,
+        /// The family that was asked for and not granted, and the code that says why: 440 never
+        /// to be asked for again, 508 not within 60 s.
+        refused: Option<(AddressFamily, u16)>,
         /// The client's address as the server sees it.
         mapped: Option<SocketAddr>,
         /// How long the allocation lasts unless it is refreshed, which happens by itself.
         lifetime: Duration,
+        /// What to ask for the reserved port with, within 30 s.
+        reservation: Option<[u8; 8]>,
+        /// Whether [`Client::set_dont_fragment`](super::Client::set_dont_fragment) is possible.
+        dont_fragment: bool,
+        /// Whether [`Client::path_changed`](super::Client::path_changed) is possible.
+        mobile: bool,
     },
     /// There is none. Terminal.
     AllocateFailed {
         /// Why.
         cause: Cause,
-        /// How long to leave this server alone; `None` when trying again is of no use.
+        /// How long to leave this server alone; `None` when trying again is of no use. Zero after
+        /// a 508 means: try again without `even_port` and `reservation`.
         retry_after: Option<Duration>,
         /// Trying again needs another local address or connection.
         fresh_address: bool,
-        /// The server to ask instead.
+        /// The server to ask instead, over the same transport and with the same credentials. Its
+        /// certificate is for [`Client::alternate_domain`](super::Client::alternate_domain).
         alternate: Option<SocketAddr>,
     },
     /// The allocation is gone. Terminal.
@@ -150,12 +272,17 @@ pub enum Event {
     },
     /// The allocation was given back. Terminal.
     Closed,
+    /// One of two relayed addresses was given back.
+    FamilyReleased {
+        /// The family that is left out from now on.
+        family: AddressFamily,
+    },
     /// Data can be exchanged with this address.
     PermissionCreated {
         /// The peer's address, all ports.
         peer: IpAddr,
     },
-    /// It cannot, or no longer.
+    /// It cannot, or no longer. Unless the server forbids it (403, 443), it is asked again.
     PermissionFailed {
         /// The peer's address.
         peer: IpAddr,
@@ -167,7 +294,7 @@ pub enum Event {
         /// The peer.
         peer: SocketAddr,
     },
-    /// It needs more, as without a channel.
+    /// It needs more, as without a channel. Unless the server forbids it, it is asked again.
     ChannelFailed {
         /// The peer.
         peer: SocketAddr,
@@ -176,10 +303,50 @@ pub enum Event {
     },
     /// An ICMP error came back for data sent to this peer.
     Icmp {
-        /// The peer.
+        /// The peer; port 0 when it is not known.
         peer: SocketAddr,
         /// Type, code and MTU.
         icmp: Icmp,
+    },
+    /// Everything goes over the new path now (RFC 8016).
+    PathChanged,
+    /// The new path does not work; the old one stays in use if there still is one.
+    PathChangeFailed {
+        /// Why.
+        cause: Cause,
+    },
+    /// The stream is gone but the allocation waits for a new path (RFC 8016).
+    PathLost,
+    /// A peer has connected to the relayed address: accept it, ignore it, or let it lapse after
+    /// 30 s (RFC 6062).
+    ConnectionAttempt {
+        /// Its number.
+        connection: Connection,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// The stream leads to the peer from now on: raw bytes in both directions.
+    ConnectionReady {
+        /// Its number.
+        connection: Connection,
+        /// The stream.
+        id: StreamId,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// There will be no connection.
+    ConnectionFailed {
+        /// Its number.
+        connection: Connection,
+        /// The peer.
+        peer: SocketAddr,
+        /// Why.
+        cause: Cause,
+    },
+    /// The connection has ended.
+    ConnectionClosed {
+        /// Its number.
+        connection: Connection,
     },
 }
 
@@ -187,7 +354,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Messages that are malformed, unexpected, or answers nobody waits for.
+    /// Messages that are malformed or unexpected, and what did not fit the limits.
     pub dropped: u64,
     /// Answers without valid integrity.
     pub unverified: u64,

@@ -1,32 +1,44 @@
 //! The client (RFC 8656): one allocation over one five-tuple or stream.
+//!
+//! ```text
+//! Idle -allocate-> Allocating --Allocated--> Active -close-> Deleting --Closed--> Ended
+//!                      |                        |                                   ^
+//!                      +---AllocateFailed-------+----------AllocationLost-----------+
+//! ```
+//! Events in capitals; the last one is terminal: afterwards the client says nothing any more, and
+//! a new one is made for the next attempt. [`Servers`] remembers meanwhile what was learned about a
+//! server. Refreshing allocation, permissions and channels happens by itself.
 
+mod allocation;
 mod channels;
 mod config;
+mod connections;
+mod dispatch;
+mod mobility;
 mod permissions;
+mod relay;
 mod requests;
+mod servers;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
-use core::time::Duration;
 
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 
-use stun_proto::auth::LongTermClient;
 use stun_proto::framing::{Deframer, Next, Unit};
-use stun_proto::time::{Clock, Timers, deadline};
-use stun_proto::wire::{Class, Message, MessageType, Method, Writer};
-use stun_proto::{
-    FiveTuple, Instant, Path, Received, Rng, StreamId, Transactions, Transmit, Transport,
-};
+use stun_proto::wire::{Key, Message, MessageType, Method, Writer};
+use stun_proto::{FiveTuple, Instant, Path, Received, StreamId, Transmit, Transport};
 
-use self::channels::Channels;
 pub use self::config::{
-    AllocateOptions, Cause, ClientConfig, ClientError, Event, SendError, Stats,
+    Action, AllocateOptions, Cause, ClientConfig, ClientError, Event, Redirects, RelayProtocol,
+    SendError, Stats,
 };
-use self::permissions::Permissions;
-use self::requests::{Pending, Request};
+pub use self::connections::Connection;
+use self::dispatch::{Core, Link, State, Timer, backoff, plain};
+use self::requests::Request;
+pub use self::servers::Servers;
 use crate::data::DataHeader;
-use crate::wire::{self, AddressFamily, Channel, ChannelData, Data, Icmp, XorPeerAddress};
+use crate::wire::{AddressFamily, Channel};
 
 /// The longest request of a client; smaller buffers are the host's bug.
 pub const MAX_TRANSMIT: usize = 1280;
@@ -34,40 +46,8 @@ pub const MAX_TRANSMIT: usize = 1280;
 /// A unit on a stream: ChannelData with 65,535 bytes and its padding.
 const MAX_UNIT: usize = 65_535 + 4 + 3;
 
-/// Transactions open at once.
-const MAX_TRANSACTIONS: usize = 64;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The allocation is to be refreshed.
-    Refresh,
-    /// The allocation ends.
-    Expiry,
-    /// A permission is to be refreshed, or asked for again after a failure.
-    Permission(IpAddr),
-    /// A permission ends.
-    PermissionExpiry(IpAddr),
-    /// A channel is to be refreshed.
-    Channel(SocketAddr),
-    /// A channel ends, or has cooled down.
-    ChannelExpiry(SocketAddr),
-    /// The path is to be kept open.
-    KeepAlive,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Idle,
-    Allocating(AllocateOptions),
-    Active {
-        relayed: SocketAddr,
-        lifetime: Option<Duration>,
-    },
-    /// Being given back.
-    Deleting,
-    /// The terminal event is out.
-    Ended,
-}
+/// The same before there is an allocation.
+const MAX_FIRST_UNIT: usize = 8192;
 
 /// A TURN client. See the [module](self).
 ///
@@ -90,31 +70,16 @@ enum State {
 #[derive(Debug)]
 pub struct Client {
     core: Core,
-    /// Apart from the rest, because data may be borrowed from it.
-    deframer: Deframer,
-}
-
-#[derive(Debug)]
-struct Core {
-    config: ClientConfig,
-    path: Path,
-    transport: Transport,
-    clock: Clock,
-    rng: Rng,
-    auth: LongTermClient,
-    transactions: Transactions<Pending>,
-    timers: Timers<Timer>,
-    state: State,
-    permissions: Permissions,
-    channels: Channels,
-    keep_alive_due: bool,
-    events: VecDeque<Event>,
-    stats: Stats,
+    /// Apart from the rest, because data may be borrowed from them.
+    deframers: BTreeMap<StreamId, Deframer>,
 }
 
 impl Client {
     /// A client without allocation. `path` leads to the server, over `transport`; `seed` must come
     /// from a cryptographic source.
+    ///
+    /// A path that was used before may still have an allocation at the server: take a fresh local
+    /// port for each client (RFC 8656 section 7.1).
     pub fn new(
         config: ClientConfig,
         path: Path,
@@ -122,48 +87,93 @@ impl Client {
         seed: [u8; 32],
         now: Instant,
     ) -> Self {
-        let mut rng = Rng::from_seed(seed);
-        let mut auth = LongTermClient::new(config.credentials.clone()).prefer_sha256();
-        if config.lenient_errors {
-            auth = auth.lenient_errors();
+        let mut deframers = BTreeMap::new();
+        if let Path::Stream(id) = path {
+            deframers.insert(id, Deframer::stun_only(MAX_FIRST_UNIT));
         }
         Self {
-            core: Core {
-                path,
-                transport,
-                clock: Clock::new(now),
-                auth,
-                transactions: Transactions::new(config.retransmit, MAX_TRANSACTIONS),
-                timers: Timers::new(),
-                state: State::Idle,
-                permissions: Permissions::new(config.max_permissions),
-                channels: Channels::new(config.max_channels, rng.below(0x1000) as u16),
-                keep_alive_due: false,
-                events: VecDeque::new(),
-                stats: Stats::default(),
-                config,
-                rng,
-            },
-            deframer: Deframer::stun_only(MAX_UNIT),
+            core: Core::new(config, Link { path, transport }, seed, now),
+            deframers,
         }
     }
 
     /// Asks for a relayed address: [`Event::Allocated`] or [`Event::AllocateFailed`] follows.
     ///
     /// # Errors
-    /// [`ClientError::State`] unless this is the first command.
+    /// [`ClientError::State`] unless this is the first command, [`ClientError::Options`].
     pub fn allocate(&mut self, now: Instant, options: AllocateOptions) -> Result<(), ClientError> {
-        if self.core.state != State::Idle {
+        let core = &mut self.core;
+        if !matches!(core.state, State::Idle) {
             return Err(ClientError::State);
         }
-        let now = self.core.clock.advance(now);
-        self.core.state = State::Allocating(options);
-        self.core.start(now, Request::Allocate(options));
+        options.check(core.link.path)?;
+        let now = core.clock.advance(now);
+        core.state = State::Allocating {
+            options,
+            held: false,
+            closing: false,
+        };
+        core.start(now, Request::Allocate);
         Ok(())
     }
 
-    /// Lets data flow between the relayed address and `peer`, any port, until the client is closed.
-    /// Asking again for what is there or under way does nothing.
+    /// Goes on after [`Event::Challenged`].
+    ///
+    /// # Errors
+    /// [`ClientError::State`] when it has not stopped there.
+    pub fn proceed(&mut self, now: Instant) -> Result<(), ClientError> {
+        let now = self.core.clock.advance(now);
+        if let State::Allocating { held, .. } = &mut self.core.state
+            && core::mem::take(held)
+        {
+            self.core.start(now, Request::Allocate);
+            return Ok(());
+        }
+        Err(ClientError::State)
+    }
+
+    /// The server the token is to be for, after [`Event::TokenNeeded`] (RFC 7635 section 4).
+    pub fn token_server(&self) -> Option<&str> {
+        self.core.token_server.as_deref()
+    }
+
+    /// Authenticates with a token from now on: `kid` and `mac_key` are what the authorization server
+    /// gave to the client, `token` is what it made for the TURN server, in binary form. Goes on
+    /// where [`Event::TokenNeeded`] stopped; a new token in time keeps the allocation alive.
+    ///
+    /// # Errors
+    /// [`ClientError::State`] when the client is closing or has ended.
+    pub fn set_token(
+        &mut self,
+        now: Instant,
+        kid: &str,
+        mac_key: &[u8],
+        token: &[u8],
+    ) -> Result<(), ClientError> {
+        let core = &mut self.core;
+        let now = core.clock.advance(now);
+        if matches!(core.state, State::Deleting(_) | State::Ended) {
+            return Err(ClientError::State);
+        }
+        core.auth.set_third_party_key(kid, Key::from_bytes(mac_key));
+        core.token = Some(token.to_vec());
+        let waits = core.transactions.is_empty() && core.token_server.is_some();
+        match core.state {
+            State::Allocating { .. } if waits => core.start(now, Request::Allocate),
+            State::Active(_) => core.refresh(now),
+            State::Idle | State::Allocating { .. } | State::Deleting(_) | State::Ended => {}
+        }
+        Ok(())
+    }
+
+    /// The name for the certificate of the server that [`Event::AllocateFailed`] redirects to; the
+    /// name of the server so far when `None` (RFC 8489 section 10).
+    pub fn alternate_domain(&self) -> Option<&str> {
+        self.core.alternate_domain.as_deref()
+    }
+
+    /// Lets data flow between the relayed address and `peer`, any port, and keeps it so until it is
+    /// released or the client closed. Asking again for what is there or under way does nothing.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -173,15 +183,33 @@ impl Client {
         self.core.create_permission(now, peer)
     }
 
-    /// Binds a channel to `peer`, which makes headers short, and keeps it until the client is
-    /// closed. Creates the permission as well.
+    /// Stops refreshing a permission: it lapses by itself within 300 s.
+    pub fn release_permission(&mut self, now: Instant, peer: IpAddr) {
+        self.core.clock.advance(now);
+        self.core.release_permission(peer);
+    }
+
+    /// Binds a channel to `peer`, which makes headers short, and keeps it until it is released or
+    /// the client closed. Creates the permission as well.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn bind_channel(&mut self, now: Instant, peer: SocketAddr) -> Result<(), ClientError> {
         let now = self.core.clock.advance(now);
         self.core.check_family(peer.ip())?;
-        self.core.bind_channel(now, peer)
+        if peer.port() == 0 {
+            return Err(ClientError::Peer);
+        }
+        if self.core.is_for_tcp() {
+            return Err(ClientError::State);
+        }
+        self.core.bind_channel(now, plain(peer))
+    }
+
+    /// Stops refreshing a channel: it lapses by itself within 600 s. Its permission stays.
+    pub fn release_channel(&mut self, now: Instant, peer: SocketAddr) {
+        let now = self.core.clock.advance(now);
+        self.core.release_channel(now, plain(peer));
     }
 
     /// Whether data can be sent to `peer` now.
@@ -189,18 +217,119 @@ impl Client {
         self.core.permissions.is_live(self.core.clock.now(), peer)
     }
 
+    /// Sends data that must not be fragmented from now on, always as Send indications, or stops it
+    /// (RFC 8656 section 14).
+    ///
+    /// # Errors
+    /// [`ClientError::State`] unless [`Event::Allocated`] said that it is possible.
+    pub fn set_dont_fragment(&mut self, on: bool) -> Result<(), ClientError> {
+        match &self.core.state {
+            State::Active(allocation) if allocation.options.dont_fragment => {
+                self.core.dont_fragment = on;
+                Ok(())
+            }
+            State::Active(_)
+            | State::Idle
+            | State::Allocating { .. }
+            | State::Deleting(_)
+            | State::Ended => Err(ClientError::State),
+        }
+    }
+
+    /// Gives one of two relayed addresses back: [`Event::FamilyReleased`] follows.
+    ///
+    /// # Errors
+    /// [`ClientError::State`] unless there are two.
+    pub fn release_family(
+        &mut self,
+        now: Instant,
+        family: AddressFamily,
+    ) -> Result<(), ClientError> {
+        let now = self.core.clock.advance(now);
+        self.core.release_family(now, family)
+    }
+
+    /// Takes the allocation to another path: [`Event::PathChanged`] or [`Event::PathChangeFailed`]
+    /// follows, and until then the old path stays in use (RFC 8016).
+    ///
+    /// # Errors
+    /// [`ClientError::State`] without ticket, or when the path is the one in use.
+    pub fn path_changed(
+        &mut self,
+        now: Instant,
+        path: Path,
+        transport: Transport,
+    ) -> Result<(), ClientError> {
+        let now = self.core.clock.advance(now);
+        self.core.path_changed(now, path, transport)?;
+        if let Path::Stream(id) = path {
+            let deframer = Deframer::stun_only(MAX_UNIT);
+            self.deframers.entry(id).or_insert(deframer);
+        }
+        Ok(())
+    }
+
+    /// Connects the relayed address to `peer` over TCP: [`Action::OpenStream`] and then
+    /// [`Event::ConnectionReady`] follow, or [`Event::ConnectionFailed`] (RFC 6062).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn connect_peer(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+    ) -> Result<Connection, ClientError> {
+        let now = self.core.clock.advance(now);
+        self.core.check_family(peer.ip())?;
+        self.core.connect_peer(now, plain(peer))
+    }
+
+    /// Accepts a peer's connection: goes on as [`connect_peer`](Self::connect_peer).
+    ///
+    /// # Errors
+    /// [`ClientError::State`] when there is no such attempt, or no longer.
+    pub fn accept(&mut self, now: Instant, connection: Connection) -> Result<(), ClientError> {
+        let now = self.core.clock.advance(now);
+        self.core.accept(now, connection)
+    }
+
+    /// Leaves a peer's connection alone: the server drops it.
+    ///
+    /// # Errors
+    /// [`ClientError::State`] when there is no such attempt, or no longer.
+    pub fn ignore(&mut self, now: Instant, connection: Connection) -> Result<(), ClientError> {
+        self.core.clock.advance(now);
+        self.core.ignore(connection)
+    }
+
+    /// The stream that [`Action::OpenStream`] asked for is there.
+    ///
+    /// # Errors
+    /// [`ClientError::State`] when it is not wanted any more: close it.
+    pub fn handle_stream_opened(
+        &mut self,
+        now: Instant,
+        connection: Connection,
+        id: StreamId,
+    ) -> Result<(), ClientError> {
+        let now = self.core.clock.advance(now);
+        self.core.stream_opened(now, connection, id)?;
+        self.deframers
+            .insert(id, Deframer::stun_only(MAX_FIRST_UNIT));
+        Ok(())
+    }
+
+    /// The stream that [`Action::OpenStream`] asked for could not be opened.
+    pub fn handle_stream_failed(&mut self, now: Instant, connection: Connection) {
+        let now = self.core.clock.advance(now);
+        self.core
+            .connection_failed(now, connection, Cause::StreamClosed);
+    }
+
     /// Gives the allocation back: [`Event::Closed`] follows, at once if there is none.
     pub fn close(&mut self, now: Instant) {
         let now = self.core.clock.advance(now);
-        match self.core.state {
-            State::Active { .. } => {
-                self.core.forget();
-                self.core.state = State::Deleting;
-                self.core.start(now, Request::Delete);
-            }
-            State::Idle | State::Allocating(_) => self.core.end(Event::Closed),
-            State::Deleting | State::Ended => {}
-        }
+        self.core.close(now);
     }
 
     /// Takes in a datagram from the server.
@@ -210,21 +339,29 @@ impl Client {
         at: FiveTuple,
         data: &'a [u8],
     ) -> Received<'a> {
-        if self.core.path != Path::Datagram(at) || self.core.state == State::Ended {
+        let core = &mut self.core;
+        let path = Path::Datagram(at);
+        if !core.transport_known(path) {
             return Received::NotMine;
         }
-        if let Some(ChannelData { channel, data }) = ChannelData::parse(data) {
-            let now = self.core.clock.advance(now);
-            return self.core.channel_data(now, channel, data);
+        let relays = matches!(core.state, State::Active(_) | State::Deleting(_));
+        if relays && data.first().is_some_and(|byte| byte >> 4 == 4) {
+            let now = core.clock.advance(now);
+            return core.channel_datagram(now, data);
         }
-        let Ok(message) = Message::parse(data) else {
-            return Received::NotMine;
-        };
-        let now = self.core.clock.advance(now);
-        self.core.message(now, &message)
+        match Message::parse(data) {
+            Ok(message) => {
+                let advanced = now.max(core.clock.now());
+                core.message(advanced, path, &message)
+            }
+            Err(_) => Received::NotMine,
+        }
     }
 
-    /// Takes the next unit from `input` and advances it. Call it until `input` is empty.
+    /// Takes the next unit from `input` and advances it. Call it until `input` is empty. All of
+    /// `input` is taken in when the stream is not the client's any more.
+    ///
+    /// Once [`Event::ConnectionReady`] names the stream, its bytes come back as they are.
     pub fn handle_stream<'s, 'i: 's>(
         &'s mut self,
         now: Instant,
@@ -232,50 +369,68 @@ impl Client {
         input: &mut &'i [u8],
     ) -> Received<'s> {
         let core = &mut self.core;
-        if core.path != Path::Stream(id) || core.state == State::Ended {
+        let path = Path::Stream(id);
+        if let Some(peer) = core.connections.open_peer(id) {
+            core.clock.advance(now);
+            let data = core::mem::take(input);
+            return Received::Data { peer, data };
+        }
+        let deframer = self.deframers.get_mut(&id);
+        let Some(deframer) = deframer.filter(|_| core.transport_known(path)) else {
             *input = &[];
             return Received::NotMine;
-        }
+        };
         let now = core.clock.advance(now);
-        self.deframer
-            .set_channels(matches!(core.state, State::Active { .. } | State::Deleting));
-        match self.deframer.next(input) {
-            Ok(Next::Unit(Unit::Message(bytes))) => match Message::parse(bytes) {
-                Ok(message) => core.message(now, &message),
-                Err(_) => {
-                    *input = &[];
-                    core.fail(Cause::Malformed);
-                    Received::Consumed
-                }
-            },
-            Ok(Next::Unit(Unit::ChannelData { channel, data })) => match Channel::new(channel) {
-                Some(channel) => core.channel_data(now, channel, data),
-                None => core.not_permitted(),
-            },
-            Ok(Next::Partial | Next::Nothing) => Received::Consumed,
-            Err(error) => {
-                *input = &[];
-                core.fail(Cause::Framing(error));
-                Received::Consumed
-            }
+        let relays = matches!(core.state, State::Active(_) | State::Deleting(_));
+        if relays && !core.connections.has_stream(id) {
+            deframer.set_limit(MAX_UNIT);
+            deframer.set_channels(true);
         }
+        let next = deframer.next(input);
+        core.note_partial(now, path, matches!(next, Ok(Next::Partial)));
+        let violation = match next {
+            Ok(Next::Unit(Unit::ChannelData { channel, data })) => {
+                let Some(channel) = Channel::new(channel) else {
+                    core.count_not_permitted();
+                    return Received::Consumed;
+                };
+                return core.channel_data(now, channel, data);
+            }
+            Ok(Next::Unit(Unit::Message(bytes))) => match Message::parse(bytes) {
+                Ok(message) => {
+                    let received = core.message(now, path, &message);
+                    if received == Received::NotMine {
+                        core.count_dropped();
+                        return Received::Consumed;
+                    }
+                    return received;
+                }
+                Err(_) => Cause::Malformed,
+            },
+            Ok(Next::Partial | Next::Nothing) => return Received::Consumed,
+            Err(error) => Cause::Framing(error),
+        };
+        *input = &[];
+        core.violated(now, id, violation);
+        Received::Consumed
     }
 
-    /// The stream to the server is closed, by whichever side.
+    /// The stream is closed, by whichever side.
     pub fn handle_stream_closed(&mut self, now: Instant, id: StreamId) {
-        self.core.clock.advance(now);
-        if self.core.path == Path::Stream(id) {
-            self.core.fail(Cause::StreamClosed);
-        }
+        let now = self.core.clock.advance(now);
+        self.deframers.remove(&id);
+        self.core.stream_closed(now, id);
+        self.core.pump(now);
     }
 
     /// A hard ICMP error came for a datagram to the server: the requests under way have failed.
     pub fn handle_icmp_error(&mut self, now: Instant) {
         let now = self.core.clock.advance(now);
-        let path = self.core.path;
+        let path = self.core.link.path;
         for ended in self.core.transactions.fail_path(path) {
             self.core.failed(now, ended.context, Cause::Unreachable);
         }
+        self.core.pump(now);
     }
 
     /// Takes in that it is `now`.
@@ -290,15 +445,20 @@ impl Client {
     /// When `buf` is shorter than the request, at most [`MAX_TRANSMIT`]: the host's bug.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
         let core = &mut self.core;
-        if core.keep_alive_due {
-            core.keep_alive_due = false;
+        if core::mem::take(&mut core.keep_alive_due) && !core.down {
             let ty = MessageType::indication(Method::BINDING);
             let written = Writer::new(buf, ty, core.rng.transaction_id()).finish();
             assert!(written.is_ok(), "transmit buffer too small");
-            let to = core.path;
+            let to = core.link.path;
             return written.ok().map(|len| Transmit { to, len });
         }
-        core.transactions.poll_transmit(buf)
+        let transmit = core.transactions.poll_transmit(buf);
+        transmit.or_else(|| core.connects.poll_transmit(buf))
+    }
+
+    /// What the host must do next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.core.actions.pop_front()
     }
 
     /// The next event.
@@ -311,6 +471,8 @@ impl Client {
         let timers = [
             self.core.timers.next(),
             self.core.transactions.poll_timeout(),
+            self.core.connects.poll_timeout(),
+            self.core.partial_until,
         ];
         timers.into_iter().flatten().min()
     }
@@ -330,22 +492,8 @@ impl Client {
         peer: SocketAddr,
         len: usize,
     ) -> Result<(Path, DataHeader), SendError> {
-        let core = &mut self.core;
-        let now = core.clock.advance(now);
-        if !matches!(core.state, State::Active { .. }) {
-            return Err(SendError::NoAllocation);
-        }
-        if !core.permissions.is_live(now, peer.ip()) {
-            return Err(SendError::NoPermission);
-        }
-        let header = match core.channels.bound(now, peer) {
-            Some(channel) => DataHeader::channel(channel, len, core.transport.is_stream()),
-            None => {
-                let id = core.rng.transaction_id();
-                DataHeader::indication(wire::SEND, id, peer, len, false)
-            }
-        };
-        Ok((core.path, header.ok_or(SendError::TooLong)?))
+        let now = self.core.clock.advance(now);
+        self.core.send_header(now, plain(peer), len)
     }
 
     /// Puts a payload for `peer` and what stands around it into `buf`.
@@ -383,154 +531,6 @@ impl Client {
             .write_around(buf, payload)
             .ok_or(SendError::BufferTooSmall)?;
         Ok((to, range))
-    }
-}
-
-impl Core {
-    fn check_family(&self, peer: IpAddr) -> Result<(), ClientError> {
-        match self.state {
-            State::Active { relayed, .. } => {
-                if AddressFamily::of(relayed.ip()) == AddressFamily::of(peer) {
-                    Ok(())
-                } else {
-                    Err(ClientError::Family)
-                }
-            }
-            State::Idle | State::Allocating(_) | State::Deleting | State::Ended => {
-                Err(ClientError::State)
-            }
-        }
-    }
-
-    fn message<'a>(&mut self, now: Instant, message: &Message<'a>) -> Received<'a> {
-        match message.class() {
-            Class::Indication if message.method() == wire::DATA => self.data(now, message),
-            Class::Success | Class::Error => {
-                self.response(now, message);
-                Received::Consumed
-            }
-            Class::Indication | Class::Request => self.dropped(),
-        }
-    }
-
-    fn data<'a>(&mut self, now: Instant, message: &Message<'a>) -> Received<'a> {
-        let Some(XorPeerAddress(peer)) = message.find() else {
-            return self.dropped();
-        };
-        if !self.permissions.is_live(now, peer.ip()) {
-            return self.not_permitted();
-        }
-        if let Some(icmp) = message.find::<Icmp>() {
-            self.events.push_back(Event::Icmp { peer, icmp });
-            return Received::Consumed;
-        }
-        match message.find() {
-            Some(Data(data)) => Received::Data { peer, data },
-            None => self.dropped(),
-        }
-    }
-
-    fn channel_data<'a>(&mut self, now: Instant, channel: Channel, data: &'a [u8]) -> Received<'a> {
-        match self.channels.peer_of(now, channel) {
-            Some(peer) => Received::Data { peer, data },
-            None => self.not_permitted(),
-        }
-    }
-
-    const fn dropped<'a>(&mut self) -> Received<'a> {
-        self.stats.dropped = self.stats.dropped.saturating_add(1);
-        Received::Consumed
-    }
-
-    const fn not_permitted<'a>(&mut self) -> Received<'a> {
-        self.stats.not_permitted = self.stats.not_permitted.saturating_add(1);
-        Received::Consumed
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.transactions.handle_timeout(now);
-        while let Some(ended) = self.transactions.poll_timed_out() {
-            let cause = match ended.context.unverified {
-                Some(code) => Cause::Integrity { code },
-                None => Cause::Timeout,
-            };
-            self.failed(now, ended.context, cause);
-        }
-        while let Some(timer) = self.timers.expired(now) {
-            match timer {
-                Timer::Refresh => self.refresh(now),
-                Timer::Expiry => self.fail(Cause::Timeout),
-                Timer::Permission(peer) => self.refresh_permissions(now, peer),
-                Timer::PermissionExpiry(peer) => self.permission_expired(peer),
-                Timer::Channel(peer) => self.start(now, Request::Bind(peer)),
-                Timer::ChannelExpiry(peer) => self.channel_expired(now, peer),
-                Timer::KeepAlive => {
-                    self.keep_alive_due = true;
-                    self.arm_keep_alive(now);
-                }
-            }
-        }
-    }
-
-    fn arm_keep_alive(&mut self, now: Instant) {
-        if let Some(every) = self
-            .config
-            .keep_alive
-            .filter(|_| !self.transport.is_stream())
-        {
-            self.timers.arm(Timer::KeepAlive, now, every);
-        }
-    }
-
-    fn refresh(&mut self, now: Instant) {
-        if let State::Active { lifetime, .. } = self.state {
-            self.start(now, Request::Refresh(lifetime));
-        }
-    }
-
-    /// Notes what the server granted, counted from `sent`.
-    fn granted(&mut self, sent: Instant, lifetime: Duration) {
-        let two_minutes = Duration::from_secs(120);
-        let minute = Duration::from_secs(60);
-        let wait = if lifetime < two_minutes {
-            lifetime.checked_div(2).unwrap_or_default()
-        } else {
-            lifetime
-                .saturating_sub(minute)
-                .min(Duration::from_secs(3540))
-        };
-        self.timers.arm(Timer::Refresh, sent, wait);
-        self.timers.set(Timer::Expiry, deadline(sent, lifetime));
-    }
-
-    /// Whatever was under way or there is gone.
-    fn fail(&mut self, cause: Cause) {
-        match self.state {
-            State::Ended | State::Idle => {}
-            State::Allocating(_) => self.end(Event::AllocateFailed {
-                cause,
-                retry_after: None,
-                fresh_address: false,
-                alternate: None,
-            }),
-            State::Active { .. } => self.end(Event::AllocationLost { cause }),
-            State::Deleting => self.end(Event::Closed),
-        }
-    }
-
-    fn end(&mut self, event: Event) {
-        self.forget();
-        self.state = State::Ended;
-        self.events.push_back(event);
-    }
-
-    /// Drops everything that is under way.
-    fn forget(&mut self) {
-        self.transactions = Transactions::new(self.config.retransmit, MAX_TRANSACTIONS);
-        self.timers = Timers::new();
-        self.permissions.clear();
-        self.channels.clear();
-        self.keep_alive_due = false;
     }
 }
 

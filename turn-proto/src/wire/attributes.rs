@@ -298,3 +298,43 @@ impl<'a> Attribute<'a> for MobilityTicket<'a> {
         out.copy_from_slice(self.0);
     }
 }
+
+/// ACCESS-TOKEN (RFC 7635 section 6.2): a token in its binary form, opaque to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessToken<'a>(pub &'a [u8]);
+
+impl<'a> Attribute<'a> for AccessToken<'a> {
+    const TYPE: AttributeType = AttributeType(0x001B);
+
+    fn decode(value: &'a [u8], _: TransactionId) -> Result<Self, AttributeError> {
+        Ok(Self(value))
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(&self, out: &mut [u8], _: TransactionId) {
+        out.copy_from_slice(self.0);
+    }
+}
+
+/// THIRD-PARTY-AUTHORIZATION (RFC 7635 section 6.1): the name of the server that tokens are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThirdPartyAuthorization<'a>(pub &'a [u8]);
+
+impl<'a> Attribute<'a> for ThirdPartyAuthorization<'a> {
+    const TYPE: AttributeType = AttributeType(0x802E);
+
+    fn decode(value: &'a [u8], _: TransactionId) -> Result<Self, AttributeError> {
+        Ok(Self(value))
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(&self, out: &mut [u8], _: TransactionId) {
+        out.copy_from_slice(self.0);
+    }
+}

@@ -5,9 +5,10 @@ mod attributes;
 mod channel;
 
 pub use attributes::{
-    AdditionalAddressFamily, AddressErrorCode, AddressFamily, ChannelNumber, ConnectionId, Data,
-    DontFragment, EvenPort, Icmp, Lifetime, MobilityTicket, RequestedAddressFamily,
-    RequestedTransport, ReservationToken, XorPeerAddress, XorRelayedAddress,
+    AccessToken, AdditionalAddressFamily, AddressErrorCode, AddressFamily, ChannelNumber,
+    ConnectionId, Data, DontFragment, EvenPort, Icmp, Lifetime, MobilityTicket,
+    RequestedAddressFamily, RequestedTransport, ReservationToken, ThirdPartyAuthorization,
+    XorPeerAddress, XorRelayedAddress,
 };
 pub use channel::{CHANNEL_HEADER_LEN, Channel, ChannelData, channel_header};
 
