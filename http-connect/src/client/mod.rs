@@ -43,7 +43,8 @@ pub struct ConnectConfig {
     pub total_timeout: Duration,
     /// How often a new connection may be asked for: 2.
     pub max_reconnects: u8,
-    /// The tunnel will carry TLS: if something else comes first, it is no tunnel. Off.
+    /// The tunnel will carry TLS: if something else comes first, it is no tunnel, and
+    /// [`ConnectError::NotATunnel`] follows [`ConnectEvent::Established`]. Off.
     pub expect_tls: bool,
 }
 
@@ -150,7 +151,8 @@ pub enum ConnectError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectEvent {
-    /// The tunnel is open: from now on the connection carries its bytes. Terminal.
+    /// The tunnel is open: from now on the connection carries its bytes. Terminal, but for what
+    /// [`ConnectConfig::expect_tls`] says.
     Established {
         /// The 2xx.
         status: u16,
@@ -184,7 +186,10 @@ enum State {
     AwaitToken {
         reusable: bool,
     },
-    Open,
+    /// The tunnel; its first byte may be still to be looked at.
+    Open {
+        untested: bool,
+    },
     Ended,
 }
 
@@ -357,7 +362,15 @@ impl ConnectClient {
         let mut input = data;
         while !input.is_empty() {
             match &mut self.state {
-                State::Open => {
+                State::Open { untested } => {
+                    // Whether the first byte came with the head or later makes no difference.
+                    if *untested && !matches!(input, [0x15 | 0x16, ..]) {
+                        self.state = State::Ended;
+                        self.events
+                            .push_back(ConnectEvent::Failed(ConnectError::NotATunnel));
+                        return &[];
+                    }
+                    *untested = false;
                     return input;
                 }
                 State::NoConnection | State::AwaitToken { .. } | State::Ended => return &[],
@@ -419,22 +432,20 @@ impl ConnectClient {
                 let reader = HeadReader::new(self.config.limits, self.config.leniency);
                 self.state = State::AwaitHead(reader);
             }
-            200..=299 => self.established(head, status, rest),
+            200..=299 => self.established(head, status),
             _ => self.refused(head, minor, status),
         }
     }
 
-    fn established(&mut self, head: &Head, status: u16, rest: &[u8]) {
+    fn established(&mut self, head: &Head, status: u16) {
         let info = head.first("Proxy-Authentication-Info");
         if self.auth.accepted(info, b"") == InfoVerdict::Forged {
             return self.fail(ConnectError::ForgedProof);
         }
-        let tls = matches!(rest, [] | [0x15 | 0x16, ..]);
-        if self.config.expect_tls && !tls {
-            return self.fail(ConnectError::NotATunnel);
-        }
         self.disarm();
-        self.state = State::Open;
+        self.state = State::Open {
+            untested: self.config.expect_tls,
+        };
         self.events.push_back(ConnectEvent::Established { status });
     }
 
@@ -555,7 +566,7 @@ impl ConnectClient {
     pub fn handle_eof(&mut self, now: Instant) {
         self.clock.advance(now);
         match &self.state {
-            State::NoConnection | State::Open | State::Ended => {}
+            State::NoConnection | State::Open { .. } | State::Ended => {}
             State::Draining { next, .. } => {
                 // A rejection is as good without the rest of its body.
                 let reusable = matches!(next, Next::Reject(_));
@@ -614,7 +625,7 @@ impl ConnectClient {
     }
 
     fn fail(&mut self, error: ConnectError) {
-        if matches!(self.state, State::Open | State::Ended) {
+        if matches!(self.state, State::Open { .. } | State::Ended) {
             return;
         }
         self.disarm();

@@ -480,16 +480,23 @@ fn heads_have_limits() {
 }
 
 #[test]
-fn a_captive_portal_is_not_a_tunnel() {
-    let config = ConnectConfig {
-        expect_tls: true,
-        ..ConnectConfig::default()
-    };
-    let mut rig = Rig::with(config, auth());
-    assert_eq!(
-        rig.input(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"),
-        Some(ConnectEvent::Failed(ConnectError::NotATunnel))
-    );
+fn a_captive_portal_is_not_a_tunnel_wherever_its_answer_is_cut() {
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>";
+    for cut in 0..=answer.len() {
+        let config = ConnectConfig {
+            expect_tls: true,
+            ..ConnectConfig::default()
+        };
+        let mut rig = Rig::with(config, auth());
+        let (first, second) = answer.split_at(cut);
+        let mut events = alloc::vec::Vec::new();
+        for piece in [first, second] {
+            assert_eq!(rig.client.handle_input(rig.now, piece), b"");
+            events.extend(core::iter::from_fn(|| rig.client.poll_event()));
+        }
+        let failed = ConnectEvent::Failed(ConnectError::NotATunnel);
+        assert_eq!(events, [ConnectEvent::Established { status: 200 }, failed]);
+    }
 }
 
 // spec: HS-11.7.3-1
