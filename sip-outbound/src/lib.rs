@@ -3,11 +3,16 @@
 
 extern crate alloc;
 
+mod digest;
 mod framing;
 mod time;
 mod transaction;
 pub mod wire;
 
+pub use digest::{
+    Account, AkaAnswer, AkaChallenge, AuthFailure, ChallengeStep, DigestAttempt, DigestClient,
+    DigestPolicy, Password,
+};
 pub use framing::{
     DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, classify,
 };
