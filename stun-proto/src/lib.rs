@@ -4,6 +4,7 @@
 extern crate alloc;
 
 pub mod auth;
+pub mod binding;
 pub mod demux;
 pub mod framing;
 pub mod limit;

@@ -249,6 +249,17 @@ impl LongTermClient {
         }
     }
 
+    /// Whether a response is proven to come from the server, which one to a request without
+    /// credentials never is.
+    pub fn proves(&self, auth: &RequestAuth, response: &Message<'_>) -> bool {
+        let answered = self.challenge.as_ref().filter(|_| auth.generation != 0);
+        answered.is_some_and(|challenge| {
+            let verified = response.verify(&challenge.key);
+            // Only the code the request was made with counts (section 9.1.4 by way of 9.2.5).
+            verified.is_ok_and(|v| v.algorithm() == challenge.integrity)
+        })
+    }
+
     fn other(
         &self,
         auth: &mut RequestAuth,
@@ -262,15 +273,10 @@ impl LongTermClient {
         if announced && response.find::<PasswordAlgorithms<'_>>().is_none() {
             return Judgement::Discard(Discarded::HiddenAlgorithms);
         }
-        let answered = self.challenge.as_ref().filter(|_| auth.generation != 0);
-        let Some(challenge) = answered else {
+        if self.challenge.is_none() || auth.generation == 0 {
             return Judgement::Accept;
-        };
-        // Only the code the request was made with counts (section 9.1.4 by way of 9.2.5).
-        let verified = response
-            .verify(&challenge.key)
-            .is_ok_and(|v| v.algorithm() == challenge.integrity);
-        if verified {
+        }
+        if self.proves(auth, response) {
             auth.stale = 0;
             auth.unauthorized = 0;
             return Judgement::Accept;

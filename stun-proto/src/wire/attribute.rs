@@ -109,8 +109,15 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    pub(super) const fn new(attributes: &'a [u8]) -> Self {
+    pub(crate) const fn new(attributes: &'a [u8]) -> Self {
         Self { rest: attributes }
+    }
+
+    /// Whether these bytes are whole attributes, and not too many.
+    pub(crate) fn check(attributes: &'a [u8]) -> bool {
+        let mut walk = Self::new(attributes);
+        walk.by_ref().take(super::MAX_ATTRIBUTES).for_each(drop);
+        walk.rest.is_empty()
     }
 
     /// How many bytes are left to walk.

@@ -29,6 +29,7 @@ pub use integrity::{
 pub use message::{MAX_ATTRIBUTES, Message, ParseError, ParseErrorKind};
 pub use writer::{
     BeforeFingerprint, BeforeSha256, Complete, Fingerprinted, Open, Sealed, WriteError, Writer,
+    append_fingerprint, set_transmit_count,
 };
 
 #[cfg(test)]

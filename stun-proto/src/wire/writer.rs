@@ -7,7 +7,8 @@ use super::attribute::padded;
 use super::header::HEADER_LEN;
 use super::message::fingerprint;
 use super::{
-    Attribute, AttributeType, IntegrityAlgorithm, Key, MAGIC_COOKIE, MessageType, TransactionId,
+    Attribute, AttributeType, IntegrityAlgorithm, Key, MAGIC_COOKIE, Message, MessageType,
+    TransactionId, TransmitCounter,
 };
 
 /// Attributes may be added.
@@ -273,6 +274,63 @@ impl<'b, S> Writer<'b, S> {
             state: PhantomData,
         }
     }
+}
+
+/// Adds FINGERPRINT to a finished message that has none; `buf[..len]` is the message, and the new
+/// length is returned.
+///
+/// # Errors
+/// [`WriteError`] when `buf` is too small or the message would be too long.
+pub fn append_fingerprint(buf: &mut [u8], len: usize) -> Result<usize, WriteError> {
+    let end = len.saturating_add(8);
+    let wire_len =
+        u16::try_from(end.saturating_sub(HEADER_LEN)).map_err(|_| WriteError::TooLong)?;
+    if end > buf.len() {
+        return Err(WriteError::BufferTooSmall);
+    }
+    if let Some(slot) = buf.get_mut(2..4) {
+        slot.copy_from_slice(&wire_len.to_be_bytes());
+    }
+    let value = fingerprint(buf.get(..len).unwrap_or_default());
+    let [t1, t0] = AttributeType::FINGERPRINT.0.to_be_bytes();
+    let [v3, v2, v1, v0] = value.to_be_bytes();
+    if let Some(slot) = buf.get_mut(len..end) {
+        slot.copy_from_slice(&[t1, t0, 0, 4, v3, v2, v1, v0]);
+    }
+    Ok(end)
+}
+
+/// Sets the number of this transmission in TRANSACTION_TRANSMIT_COUNTER of a finished request, and
+/// corrects FINGERPRINT (RFC 7982 section 3.1). `false`, and nothing changed, when the message has
+/// no such attribute or is protected by integrity.
+pub fn set_transmit_count(message: &mut [u8], count: u8) -> bool {
+    let Ok(parsed) = Message::parse(message) else {
+        return false;
+    };
+    let mut attributes = parsed.attributes();
+    let offset = loop {
+        let end_of_rest = attributes.remaining();
+        match attributes.next() {
+            Some(raw) if raw.ty == TransmitCounter::TYPE && raw.value.len() == 4 => {
+                let whole = parsed.attributes().remaining();
+                break whole.saturating_sub(end_of_rest).saturating_add(HEADER_LEN);
+            }
+            Some(_) => {}
+            None => return false,
+        }
+    };
+    let (protected, printed) = (parsed.has_integrity(), parsed.check_fingerprint().is_some());
+    if protected {
+        return false;
+    }
+    if let Some(slot) = message.get_mut(offset.saturating_add(6)) {
+        *slot = count;
+    }
+    if printed {
+        let len = message.len().saturating_sub(8);
+        return append_fingerprint(message, len).is_ok();
+    }
+    true
 }
 
 impl<S> fmt::Debug for Writer<'_, S> {
