@@ -81,14 +81,8 @@ impl Machine for ClientMachine {
         let ClientOut::Event(event) = output else {
             return false;
         };
-        matches!(
-            event,
-            ConnectEvent::Established { .. } | ConnectEvent::Rejected(_) | ConnectEvent::Failed(_)
-        )
-    }
-
-    fn is_silence(output: &ClientOut) -> bool {
-        matches!(output, ClientOut::Tunnel(_))
+        // A tunnel that turns out to be none fails after it was established.
+        matches!(event, ConnectEvent::Rejected(_) | ConnectEvent::Failed(_))
     }
 
     fn merge(into: &mut ClientOut, next: &ClientOut) -> bool {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use http_connect::auth::{Challenge, ClientAuth, Credentials, Policy, parse_basic};
+use http_connect::auth::{Allow, Challenge, ClientAuth, Credentials, Policy, parse_basic};
 use http_connect::{
     AuthVerdict, ConnectClient, ConnectConfig, ConnectEvent, ConnectServer, Instant, Prefix,
     ProxyAction, ProxyConfig, ProxyError, ProxyEvent, Side, Ticket,
@@ -80,8 +80,8 @@ impl ClientNode {
         self.machine = Some(Checked::new("client", now, move || {
             let password = if wrong { "wrong" } else { "secret" };
             let policy = Policy {
-                basic: true,
-                opaque: true,
+                basic: Allow::Always,
+                ntlm: Allow::Always,
                 ..Policy::default()
             };
             let auth = ClientAuth::new(Some(Credentials::new("alice", password)), policy);
