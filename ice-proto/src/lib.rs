@@ -10,8 +10,9 @@ mod session;
 
 // The bare agent.
 pub use agent::{
-    Action, Agent, AgentConfig, Base, CandidateError, Credentials, Event, Failure, LocalCandidate,
-    MAX_TRANSMIT, Remote, Role, Stats,
+    Action, Agent, AgentConfig, AgentState, Base, CandidateError, Credentials, Event, Failure,
+    LocalCandidate, MAX_TRANSMIT, NominateError, Nomination, Pacer, Remote, RemoteError,
+    RestartError, Role, RouteLoss, Stats,
 };
 // Candidates.
 pub use candidate::{

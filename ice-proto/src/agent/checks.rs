@@ -1,4 +1,4 @@
-//! Sending checks and judging their answers (RFC 8445 sections 6.1.4 and 7.2).
+//! Sending checks and judging their answers (RFC 8445 section 7.2).
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -9,8 +9,9 @@ use stun_proto::wire::{
 };
 use stun_proto::{Instant, Received, Retransmit, RetransmitConfig, Step};
 
-use super::pairs::{PairId, PairState};
-use super::{Agent, Event, MAX_TRANSMIT, MIN_PACING, Role, State, Timer};
+use super::candidates::LocalId;
+use super::pairs::{Pair, PairId, PairState, Valid};
+use super::{Agent, AgentState, Event, MAX_LOCAL, MAX_TRANSMIT, Role, RouteLoss, Timer};
 use crate::{CandidateKind, ComponentId, Route};
 
 /// What a check is for.
@@ -31,6 +32,7 @@ pub(super) enum Purpose {
 pub(super) struct Check {
     pub(super) purpose: Purpose,
     pub(super) route: Route,
+    generation: u32,
     /// The role it was sent in: a conflict is judged by it.
     role: Role,
     schedule: Retransmit,
@@ -41,54 +43,29 @@ pub(super) struct Check {
 }
 
 impl Agent {
-    /// Starts the next check, and arranges for the one after it.
-    pub(super) fn pace(&mut self, now: Instant) {
-        if self.state == State::Ended || self.remote.is_none() {
-            return;
-        }
-        let streams = self.lists.len() as u16;
-        for _ in 0..streams {
-            let stream = self.next_list;
-            self.next_list = self
-                .next_list
-                .saturating_add(1)
-                .checked_rem(streams)
-                .unwrap_or(0);
-            if let Some(id) = self.next_check(stream) {
-                self.start_check(now, id);
-                let pacing = self.config.pacing.max(MIN_PACING);
-                self.timers.arm(Timer::Pace, now, pacing);
-                return;
-            }
-        }
-    }
-
     /// How long to wait before a check is sent again (RFC 8445 section 14.3).
-    fn rto(&self) -> Duration {
-        let active = self
-            .pairs
-            .all
-            .values()
-            .filter(|pair| matches!(pair.state, PairState::Waiting | PairState::InProgress))
-            .count();
-        let all = self.pairs.all.len();
-        let checks = u32::try_from(active.saturating_mul(all)).unwrap_or(u32::MAX);
-        let pacing = self.config.pacing.max(MIN_PACING);
-        // Beyond some seconds it would only delay what the pacing spreads anyway.
-        pacing
+    pub(super) fn rto(&self) -> Duration {
+        let active = self.pairs.values().filter(|pair| pair.is_active()).count();
+        let checks = active.saturating_mul(self.pairs.len());
+        let checks = u32::try_from(checks).unwrap_or(u32::MAX);
+        let longest = self.config.max_rto.max(self.config.min_rto);
+        self.pacing()
             .saturating_mul(checks)
-            .min(Duration::from_secs(3))
-            .max(self.config.min_rto)
+            .clamp(self.config.min_rto, longest)
     }
 
-    fn start_check(&mut self, now: Instant, id: PairId) {
-        let Some(pair) = self.pairs.all.get(&id) else {
+    pub(super) const fn has_budget(&self) -> bool {
+        self.check_datagrams < self.config.max_check_datagrams
+    }
+
+    pub(super) fn start_check(&mut self, now: Instant, id: PairId) {
+        let Some(pair) = self.pairs.get_mut(&id) else {
             return;
         };
         let (route, local) = (pair.route, pair.local);
         let nominates = pair.nominating && self.role == Role::Controlling;
-        if !matches!(pair.state, PairState::Succeeded { .. }) {
-            self.set_state(id, PairState::InProgress);
+        if pair.valid().is_none() {
+            pair.state = PairState::InProgress;
         }
         let config = RetransmitConfig {
             rto: self.rto(),
@@ -99,13 +76,13 @@ impl Agent {
         self.send_check(now, purpose, route, local, schedule);
     }
 
-    /// Sends a consent check: once, never again.
+    /// Sends a consent check: once, never again (RFC 7675 section 5.1).
     pub(super) fn start_consent(
         &mut self,
         now: Instant,
         component: ComponentId,
         route: Route,
-        local: usize,
+        local: LocalId,
     ) {
         let config = RetransmitConfig {
             sends: 1,
@@ -123,17 +100,26 @@ impl Agent {
         now: Instant,
         purpose: Purpose,
         route: Route,
-        local: usize,
+        local: LocalId,
         schedule: Retransmit,
     ) {
-        let (Some(remote), Some(key)) = (&self.remote, &self.remote_key) else {
+        // Consent of a component that has not settled again after a restart is still asked for
+        // with the credentials from before it.
+        let before = matches!(purpose, Purpose::Consent(c) if !self.selected.contains_key(&c));
+        let old = self.old.as_ref().filter(|_| before);
+        let (here, there) = match old {
+            Some(old) => (&old.here, Some(&old.there)),
+            None => (&self.here, self.there.as_ref()),
+        };
+        let Some(there) = there else {
             return;
         };
-        let Some(priority) = self.locals.get(local).map(|known| known.check_priority()) else {
+        let Some(priority) = self.locals.get(&local).map(|known| known.check_priority()) else {
             return;
         };
         let id = self.rng.transaction_id();
-        let username = alloc::format!("{}:{}", remote.credentials.ufrag, self.local.ufrag);
+        let theirs = &there.remote.credentials.ufrag;
+        let username = alloc::format!("{theirs}:{}", here.credentials.ufrag);
         let Ok(username) = Username::new(&username) else {
             return;
         };
@@ -155,24 +141,50 @@ impl Agent {
             .maybe(controlling.as_ref())
             .maybe(controlled.as_ref())
             .maybe(nominates.then_some(&UseCandidate))
-            .message_integrity(key)
+            .message_integrity(&there.key)
             .fingerprint()
             .finish();
         let Some(request) = written.ok().and_then(|len| buf.get(..len)) else {
             return;
         };
-        self.outbox.push_back((route, request.to_vec()));
+        let generation = match old {
+            Some(old) => old.generation,
+            None => self.generation,
+        };
+        self.push(route, request);
+        if matches!(purpose, Purpose::Pair { .. }) {
+            self.check_datagrams = self.check_datagrams.saturating_add(1);
+        }
         self.timers.set(Timer::Check(id), schedule.deadline());
         let check = Check {
             purpose,
             route,
+            generation,
             role: self.role,
             schedule,
             started: now,
             request: request.to_vec(),
             cancelled: false,
         };
+        self.make_room_for_check();
         self.checks.insert(id, check);
+    }
+
+    /// Checks under way are limited by forgetting cancelled ones, the oldest first.
+    fn make_room_for_check(&mut self) {
+        if self.checks.len() < self.config.max_pairs.saturating_mul(3) {
+            return;
+        }
+        let oldest = self
+            .checks
+            .iter()
+            .filter(|(_, check)| check.cancelled)
+            .min_by_key(|(_, check)| check.started)
+            .map(|(id, _)| *id);
+        if let Some(id) = oldest {
+            self.checks.remove(&id);
+            self.timers.disarm(Timer::Check(id));
+        }
     }
 
     /// A check is to be sent again, or no answer will come any more.
@@ -180,17 +192,16 @@ impl Agent {
         let Some(check) = self.checks.get_mut(&id) else {
             return;
         };
-        match check.schedule.on_timeout(now) {
-            Step::Wait => {
-                let deadline = check.schedule.deadline();
-                self.timers.set(Timer::Check(id), deadline);
-            }
+        let step = check.schedule.on_timeout(now);
+        self.timers.set(Timer::Check(id), check.schedule.deadline());
+        match step {
+            Step::Wait => {}
             Step::Send => {
-                let deadline = check.schedule.deadline();
-                if !check.cancelled {
-                    self.outbox.push_back((check.route, check.request.clone()));
+                if !check.cancelled && self.check_datagrams < self.config.max_check_datagrams {
+                    self.check_datagrams = self.check_datagrams.saturating_add(1);
+                    let (route, request) = (check.route, check.request.clone());
+                    self.push(route, &request);
                 }
-                self.timers.set(Timer::Check(id), deadline);
             }
             Step::TimedOut => {
                 if let Some(check) = self.checks.remove(&id)
@@ -211,16 +222,31 @@ impl Agent {
         }
     }
 
+    /// Forgets the consent checks of a component: late answers do not revive it.
+    pub(super) fn forget_consent(&mut self, component: ComponentId) {
+        let timers = &mut self.timers;
+        self.checks.retain(|id, check| {
+            let forget = check.purpose == Purpose::Consent(component);
+            if forget {
+                timers.disarm(Timer::Check(*id));
+            }
+            !forget
+        });
+    }
+
     fn check_failed(&mut self, now: Instant, check: &Check) {
         let Purpose::Pair { id, nominates } = check.purpose else {
             return;
         };
-        let Some(pair) = self.pairs.all.get_mut(&id) else {
+        let Some(pair) = self.pairs.get_mut(&id) else {
             return;
         };
+        if pair.valid().is_some() && !nominates {
+            // A check for nothing, of a pair that has worked.
+            return;
+        }
         pair.state = PairState::Failed;
         pair.nominating = false;
-        pair.mapped = None;
         let component = pair.component;
         if nominates {
             self.events.push_back(Event::NominationFailed { component });
@@ -237,7 +263,8 @@ impl Agent {
         match message.class() {
             Class::Request => self.check_request(now, route, message),
             // A keep-alive.
-            Class::Indication => Received::Consumed,
+            Class::Indication if self.local_at(route).is_some() => Received::Consumed,
+            Class::Indication => Received::NotMine,
             Class::Success | Class::Error => self.answer(now, route, message),
         }
     }
@@ -248,16 +275,16 @@ impl Agent {
         route: Route,
         message: &Message<'a>,
     ) -> Received<'a, ComponentId> {
-        let now = self.clock.advance(now);
         let id = message.transaction_id();
-        if !self.checks.contains_key(&id) {
+        let Some(check) = self.checks.get(&id) else {
             return Received::NotMine;
-        }
-        let proven = self
-            .remote_key
-            .as_ref()
-            .is_some_and(|key| message.verify(key).is_ok());
-        if !proven {
+        };
+        let now = self.clock.advance(now);
+        let there = match &self.old {
+            Some(old) if old.generation == check.generation => Some(&old.there),
+            Some(_) | None => self.there.as_ref(),
+        };
+        if there.is_none_or(|there| message.verify(&there.key).is_err()) {
             // A forger cannot end a check: it goes on as if nothing had come.
             self.stats.stray = self.stats.stray.saturating_add(1);
             return Received::Consumed;
@@ -266,29 +293,34 @@ impl Agent {
             return Received::NotMine;
         };
         self.timers.disarm(Timer::Check(id));
-        let asymmetric = check.route != route;
-        match message.class() {
-            Class::Success if !asymmetric => match message.find() {
-                Some(XorMappedAddress(mapped)) => self.check_succeeded(now, &check, mapped),
-                None => self.check_failed(now, &check),
-            },
-            Class::Error
-                if message.find::<ErrorCode<'_>>().map(|e| e.code())
-                    == Some(ErrorCode::ROLE_CONFLICT) =>
-            {
-                self.conflict(now, &check);
+        let error: Option<ErrorCode<'_>> = message.find();
+        let mapped: Option<XorMappedAddress> = message.find();
+        match (message.class(), mapped, error.map(|error| error.code())) {
+            // The answer must take the same way back (RFC 8445 section 7.2.5.2.1).
+            (Class::Success, Some(XorMappedAddress(mapped)), _) if check.route == route => {
+                self.check_succeeded(now, &check, mapped);
             }
-            Class::Success | Class::Error | Class::Request | Class::Indication => {
+            (Class::Error, _, Some(ErrorCode::ROLE_CONFLICT)) => self.conflict(now, &check),
+            (Class::Error, _, Some(FORBIDDEN)) if check.route == route => match check.purpose {
+                Purpose::Consent(component) => {
+                    self.lose_route(component, RouteLoss::ConsentRevoked);
+                }
+                Purpose::Pair { .. } => self.check_failed(now, &check),
+            },
+            (Class::Success | Class::Error | Class::Request | Class::Indication, _, _) => {
                 self.check_failed(now, &check);
             }
         }
         Received::Consumed
     }
 
-    /// The other side has the same role and insists (RFC 8445 section 7.2.5.1).
+    /// The other side has the same role and insists (RFC 8445 section 7.2.5.1). The role the check
+    /// was sent in counts: two such answers switch it once.
     fn conflict(&mut self, now: Instant, check: &Check) {
-        if check.role == self.role {
-            self.switch_role();
+        if check.role == self.role && check.generation == self.generation {
+            if !self.switch_role() {
+                return self.check_failed(now, check);
+            }
             self.tie_breaker = self.rng.u64();
         }
         if let Purpose::Pair { id, .. } = check.purpose {
@@ -297,49 +329,57 @@ impl Agent {
         self.changed(now);
     }
 
-    pub(super) fn switch_role(&mut self) {
+    /// Takes the other role, unless that has happened too often.
+    pub(super) fn switch_role(&mut self) -> bool {
+        if self.switches >= self.config.max_role_switches {
+            self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
+            return false;
+        }
+        self.switches = self.switches.saturating_add(1);
         self.role = self.role.other();
         self.events.push_back(Event::RoleChanged(self.role));
-        for pair in self.pairs.all.values_mut() {
+        for pair in self.pairs.values_mut() {
             pair.nominating = false;
         }
-    }
-
-    /// Puts a pair in front of the waiting ones.
-    pub(super) fn trigger(&mut self, id: PairId) {
-        let Some(pair) = self.pairs.all.get_mut(&id) else {
-            return;
-        };
-        if !matches!(pair.state, PairState::Succeeded { .. }) {
-            pair.state = PairState::Waiting;
-        }
-        let stream = usize::from(pair.component.stream);
-        if let Some(list) = self.lists.get_mut(stream)
-            && !list.triggered.contains(&id)
-        {
-            list.triggered.push_back(id);
-        }
+        self.reprioritize();
+        true
     }
 
     fn check_succeeded(&mut self, now: Instant, check: &Check, mapped: core::net::SocketAddr) {
-        let rtt = now.duration_since(check.started);
         let (id, nominates) = match check.purpose {
-            Purpose::Consent(component) => return self.consent_renewed(now, component),
+            Purpose::Consent(component) => {
+                return self.consent_renewed(now, component, check.generation);
+            }
             Purpose::Pair { id, nominates } => (id, nominates),
         };
-        let Some(pair) = self.pairs.all.get(&id) else {
+        let Some(pair) = self.pairs.get(&id) else {
             return;
         };
-        let (component, local) = (pair.component, pair.local);
+        let (component, local, remote) = (pair.component, pair.local, pair.remote);
+        let foundation = pair.foundation;
         let mapped = self.mapped_candidate(component, local, mapped);
+        let priority = |id| self.locals.get(&id).map_or(0, |known| known.priority);
+        let remote = self.remotes.get(&remote);
+        let remote = remote.map_or(0, |known| known.candidate.priority);
+        let valid = Valid {
+            mapped,
+            priority: self.role.pair_priority(priority(mapped), remote),
+            rtt: now.duration_since(check.started),
+            since: now,
+        };
         self.sources.insert(check.route, component);
-        if let Some(pair) = self.pairs.all.get_mut(&id) {
-            pair.state = PairState::Succeeded { rtt };
-            pair.mapped = mapped;
+        let Some(pair) = self.pairs.get_mut(&id) else {
+            return;
+        };
+        pair.state = PairState::Succeeded(valid);
+        let selects = nominates || (pair.wanted && self.role == Role::Controlled);
+        if !pair.nominating || nominates {
+            // A check that waits its turn would only find out the same.
+            pair.nominating = false;
+            self.unqueue(id);
         }
-        self.unfreeze_like(id);
-        let wanted = self.pairs.all.get(&id).is_some_and(|pair| pair.wanted);
-        if nominates || (wanted && self.role == Role::Controlled) {
+        self.unfreeze_like(foundation);
+        if selects {
             self.select(now, id);
         }
         self.changed(now);
@@ -350,27 +390,56 @@ impl Agent {
     fn mapped_candidate(
         &mut self,
         component: ComponentId,
-        local: usize,
+        local: LocalId,
         mapped: core::net::SocketAddr,
-    ) -> Option<usize> {
-        let known = self.locals.iter().position(|known| {
+    ) -> LocalId {
+        let known = self.locals.iter().find(|(_, known)| {
             known.candidate.component == component && known.candidate.addr == mapped
         });
-        if known.is_some() || self.locals.len() >= super::MAX_LOCAL {
-            return known.or(Some(local));
+        if let Some((id, _)) = known {
+            return *id;
         }
-        let base = self.locals.get(local)?;
+        let Some(base) = self
+            .locals
+            .get(&local)
+            .filter(|_| self.locals.len() < MAX_LOCAL)
+        else {
+            return local;
+        };
         let priority = base.check_priority();
         let mut candidate = base.candidate.clone();
         candidate.related = Some(candidate.addr);
         candidate.kind = CandidateKind::PeerReflexive;
         candidate.addr = mapped;
-        let foundation = super::foundation(&self.locals, &candidate);
-        self.locals.push(super::KnownLocal {
-            candidate,
-            foundation,
-            priority,
-        });
-        Some(self.locals.len().saturating_sub(1))
+        let id = self.insert_local(candidate, priority, true);
+        if let Some(known) = self.locals.get(&id) {
+            let candidate = known.shown();
+            self.events.push_back(Event::LocalReflexive {
+                component,
+                candidate,
+            });
+        }
+        id
+    }
+
+    /// The local candidate whose base a route arrives at.
+    pub(super) fn local_at(&self, route: Route) -> Option<LocalId> {
+        if self.state == AgentState::Closed {
+            return None;
+        }
+        let base = super::candidates::base_of(route);
+        self.locals
+            .iter()
+            .find(|(_, known)| known.is_base() && known.candidate.base == base)
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether a nomination for a component is on its way.
+    pub(super) fn is_nominating(&self, component: ComponentId) -> bool {
+        let nominates = |pair: &Pair| pair.component == component && pair.nominating;
+        self.pairs.values().any(nominates)
     }
 }
+
+/// The code that withdraws consent (RFC 7675 section 5.2).
+const FORBIDDEN: u16 = 403;

@@ -1,15 +1,20 @@
 //! The agent (RFC 8445): one session with one other side.
 
+mod candidates;
 mod checks;
 mod conclude;
 mod config;
+mod consent;
+mod lite;
+mod pacer;
 mod pairs;
 mod requests;
+mod restart;
+mod schedule;
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,47 +23,53 @@ use stun_proto::time::{Clock, Timers};
 use stun_proto::wire::{Key, Message, Method, TransactionId};
 use stun_proto::{FiveTuple, Instant, Received, Rng, Transmit};
 
+use self::candidates::{KnownLocal, KnownRemote, LocalId, RemoteId};
 use self::checks::Check;
+pub use self::conclude::NominateError;
 use self::conclude::Selected;
 pub use self::config::{
-    Action, AgentConfig, Base, CandidateError, Credentials, Event, Failure, LocalCandidate, Remote,
-    Role, Stats,
+    Action, AgentConfig, AgentState, Base, CandidateError, Credentials, Event, Failure,
+    LocalCandidate, Nomination, Remote, RemoteError, Role, RouteLoss, Stats,
 };
-use self::pairs::{Checklist, KnownLocal, KnownRemote, PairState, Pairs, foundation};
+pub use self::pacer::Pacer;
+use self::pairs::{Pair, PairId};
 use self::requests::EarlyCheck;
-use crate::{Candidate, CandidateKind, ComponentId, RelayId, Route, priority};
+use self::restart::Old;
+pub use self::restart::RestartError;
+use self::schedule::{Checklist, Pace};
+use crate::{ComponentId, RelayId, Route};
 
 /// The longest check or answer of an agent; smaller buffers are the host's bug.
-pub const MAX_TRANSMIT: usize = 1232;
+pub const MAX_TRANSMIT: usize = 548;
 
 /// Checks start no closer together than this, whatever is configured.
-const MIN_PACING: Duration = Duration::from_millis(5);
+pub(crate) const MIN_PACING: Duration = Duration::from_millis(5);
 
 /// Local candidates of one agent.
 const MAX_LOCAL: usize = 64;
 
+/// Permissions asked for until a restart; pairs that would need more are not checked.
+const MAX_PERMISSIONS: usize = 128;
+
+/// Messages waiting for the host. What comes beyond is not answered: datagrams get lost.
+const MAX_OUTBOX: usize = 256;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// The next check may start.
-    Pace,
     /// A check is to be sent again, or given up.
     Check(TransactionId),
     /// Pairs may be given up.
     Patience,
-    /// Better pairs have been waited for long enough.
+    /// Better pairs of a stream have been waited for long enough.
     Nominate(u16),
     /// Consent is to be asked for, or the path kept open.
     Consent(ComponentId),
     /// Consent ends.
     ConsentExpiry(ComponentId),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Running,
-    Completed,
-    /// The terminal event is out.
-    Ended,
+    /// The candidates a stream did not select are of no use any more.
+    Grace(u16),
+    /// What was agreed on before the restart is forgotten.
+    OldGeneration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +79,35 @@ enum Permission {
     Failed,
 }
 
-/// An ICE agent with full implementation. See the [module](self).
+/// This side's credentials.
+#[derive(Debug)]
+struct Here {
+    credentials: Credentials,
+    key: Key,
+}
+
+impl Here {
+    /// 48 random bits of name, 144 of password (RFC 8445 section 5.3).
+    fn generate(rng: &mut Rng) -> Self {
+        let credentials = Credentials {
+            ufrag: ice_chars(rng, 8),
+            pwd: ice_chars(rng, 24),
+        };
+        Self {
+            key: Key::short_term(&credentials.pwd),
+            credentials,
+        }
+    }
+}
+
+/// The other side's description.
+#[derive(Debug)]
+struct There {
+    remote: Remote,
+    key: Key,
+}
+
+/// An ICE agent, full or lite. See the [module](self).
 ///
 /// ```
 /// use ice_proto::{Agent, AgentConfig, Base, CandidateKind, ComponentId, Instant, LocalCandidate, Role};
@@ -94,27 +133,36 @@ pub struct Agent {
     config: AgentConfig,
     role: Role,
     tie_breaker: u64,
+    /// Role switches of this generation.
+    switches: u8,
     clock: Clock,
     rng: Rng,
-    state: State,
-    local: Credentials,
-    local_key: Key,
-    remote: Option<Remote>,
-    remote_key: Option<Key>,
-    locals: Vec<KnownLocal>,
-    remotes: Vec<KnownRemote>,
+    state: AgentState,
+    /// Counts restarts.
+    generation: u32,
+    here: Here,
+    there: Option<There>,
+    old: Option<Old>,
+    locals: BTreeMap<LocalId, KnownLocal>,
+    remotes: BTreeMap<RemoteId, KnownRemote>,
+    next_candidate: u32,
     gathering_done: bool,
     remote_done: bool,
+    /// Nothing is given up yet (RFC 8863).
     patient: bool,
-    pairs: Pairs,
+    pairs: BTreeMap<PairId, Pair>,
+    next_pair: u32,
     lists: Vec<Checklist>,
-    next_list: u16,
+    pace: Pace,
     checks: BTreeMap<TransactionId, Check>,
+    /// Check datagrams of this generation.
+    check_datagrams: u32,
     early: VecDeque<EarlyCheck>,
     permissions: BTreeMap<(RelayId, IpAddr), Permission>,
     /// Where data may come from.
     sources: BTreeMap<Route, ComponentId>,
     selected: BTreeMap<ComponentId, Selected>,
+    refusals: (Instant, u8),
     timers: Timers<Timer>,
     outbox: VecDeque<(Route, Vec<u8>)>,
     actions: VecDeque<Action>,
@@ -127,36 +175,34 @@ impl Agent {
     /// fragment, password, tie-breaker and transaction IDs come from it.
     pub fn new(config: AgentConfig, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::from_seed(seed);
-        let local = Credentials {
-            ufrag: ice_chars(&mut rng, 8),
-            pwd: ice_chars(&mut rng, 24),
-        };
+        let streams = config.components.len();
         Self {
             role: config.role,
             tie_breaker: rng.u64(),
+            switches: 0,
             clock: Clock::new(now),
-            state: State::Running,
-            local_key: Key::short_term(&local.pwd),
-            local,
-            remote: None,
-            remote_key: None,
-            locals: Vec::new(),
-            remotes: Vec::new(),
+            state: AgentState::Running,
+            generation: 0,
+            here: Here::generate(&mut rng),
+            there: None,
+            old: None,
+            locals: BTreeMap::new(),
+            remotes: BTreeMap::new(),
+            next_candidate: 0,
             gathering_done: false,
             remote_done: false,
             patient: true,
-            pairs: Pairs::default(),
-            lists: config
-                .components
-                .iter()
-                .map(|_| Checklist::default())
-                .collect(),
-            next_list: 0,
+            pairs: BTreeMap::new(),
+            next_pair: 0,
+            lists: (0..streams).map(|_| Checklist::default()).collect(),
+            pace: Pace::default(),
             checks: BTreeMap::new(),
+            check_datagrams: 0,
             early: VecDeque::new(),
             permissions: BTreeMap::new(),
             sources: BTreeMap::new(),
             selected: BTreeMap::new(),
+            refusals: (now, 0),
             timers: Timers::new(),
             outbox: VecDeque::new(),
             actions: VecDeque::new(),
@@ -169,7 +215,7 @@ impl Agent {
 
     /// What the description of this side must say.
     pub const fn local_credentials(&self) -> &Credentials {
-        &self.local
+        &self.here.credentials
     }
 
     /// The present role.
@@ -177,148 +223,69 @@ impl Agent {
         self.role
     }
 
+    /// Where the session stands.
+    pub const fn state(&self) -> AgentState {
+        self.state
+    }
+
     /// Counters.
     pub const fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// This side's candidates for a description.
-    pub fn local_candidates(&self) -> impl Iterator<Item = (u16, Candidate)> {
-        self.locals
-            .iter()
-            .filter(|known| known.candidate.kind != CandidateKind::PeerReflexive)
-            .map(|known| (known.candidate.component.stream, known.shown()))
-    }
-
-    /// Adds a candidate and returns what the description says about it.
-    ///
-    /// # Errors
-    /// [`CandidateError`]; redundant ones are those with the same address and base.
-    pub fn add_local_candidate(
-        &mut self,
-        now: Instant,
-        candidate: LocalCandidate,
-    ) -> Result<Candidate, CandidateError> {
-        let now = self.clock.advance(now);
-        if self.state == State::Ended {
-            return Err(CandidateError::Late);
-        }
-        if !self.has_component(candidate.component) {
-            return Err(CandidateError::Component);
-        }
-        let same = |known: &KnownLocal| {
-            known.candidate.component == candidate.component
-                && known.candidate.addr == candidate.addr
-                && known.candidate.base == candidate.base
-        };
-        if self.locals.iter().any(same) {
-            return Err(CandidateError::Redundant);
-        }
-        if self.locals.len() >= MAX_LOCAL {
-            return Err(CandidateError::Limit);
-        }
-        let known = KnownLocal {
-            foundation: foundation(&self.locals, &candidate),
-            priority: priority(
-                candidate.kind,
-                candidate.local_preference,
-                candidate.component.component,
-            ),
-            candidate,
-        };
-        let shown = known.shown();
-        let index = self.locals.len();
-        self.locals.push(known);
-        self.pair_up(index..index.saturating_add(1), 0..self.remotes.len());
-        self.changed(now);
-        Ok(shown)
-    }
-
-    /// No more local candidates will come.
-    pub fn local_gathering_done(&mut self, now: Instant) {
-        let now = self.clock.advance(now);
-        self.gathering_done = true;
-        self.changed(now);
-    }
-
     /// The other side's description has come: checks may begin.
-    pub fn set_remote(&mut self, now: Instant, remote: Remote) {
-        let now = self.clock.advance(now);
-        if self.state == State::Ended || self.remote.is_some() {
-            return;
-        }
-        if remote.lite {
-            // A full agent always decides when the other one is lite.
-            self.role = Role::Controlling;
-        }
-        self.remote_key = Some(Key::short_term(&remote.credentials.pwd));
-        self.remote = Some(remote);
-        self.timers.arm(Timer::Patience, now, self.config.patience);
-        while let Some(check) = self.early.pop_front() {
-            self.take_early(check);
-        }
-        self.refreeze();
-        self.changed(now);
-    }
-
-    /// Adds a candidate of the other side.
+    ///
+    /// A full agent always controls a lite one, and a lite agent never a full one, whoever made
+    /// the offer (RFC 8445 section 6.1.1). The same description again changes nothing.
     ///
     /// # Errors
-    /// [`CandidateError`].
-    pub fn add_remote_candidate(
-        &mut self,
-        now: Instant,
-        stream: u16,
-        candidate: Candidate,
-    ) -> Result<(), CandidateError> {
+    /// [`RemoteError`].
+    pub fn set_remote(&mut self, now: Instant, remote: Remote) -> Result<(), RemoteError> {
         let now = self.clock.advance(now);
-        if self.state == State::Ended || self.remote_done {
-            return Err(CandidateError::Late);
+        if self.state == AgentState::Closed {
+            return Err(RemoteError::Closed);
         }
-        let component = ComponentId {
-            stream,
-            component: candidate.component,
-        };
-        if !self.has_component(component) {
-            return Err(CandidateError::Component);
+        let Credentials { ufrag, pwd } = &remote.credentials;
+        if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&pwd.len()) {
+            return Err(RemoteError::Credentials);
         }
-        let known = self.remotes.iter_mut().find(|known| {
-            known.stream == stream
-                && known.candidate.component == candidate.component
-                && known.candidate.addr == candidate.addr
-        });
-        if let Some(known) = known {
-            if known.candidate.kind != CandidateKind::PeerReflexive {
-                return Err(CandidateError::Redundant);
+        if let Some(there) = &self.there {
+            if there.remote == remote {
+                return Ok(());
             }
-            // A check has brought it to light before: what is under way goes on, with its priority.
-            known.candidate.kind = candidate.kind;
-            known.candidate.foundation = candidate.foundation;
-            known.candidate.related = candidate.related;
-            return Ok(());
+            return Err(RemoteError::RestartFirst);
         }
-        let from_one_address = self
-            .remotes
-            .iter()
-            .filter(|known| known.candidate.addr.ip() == candidate.addr.ip())
-            .count();
-        if self.remotes.len() >= self.config.max_remote || from_one_address >= 8 {
-            self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
-            return Err(CandidateError::Limit);
+        if self.old_remote_is(&remote.credentials) {
+            return Err(RemoteError::Credentials);
         }
-        let index = self.remotes.len();
-        self.remotes.push(KnownRemote { stream, candidate });
-        self.pair_up(0..self.locals.len(), index..index.saturating_add(1));
-        self.refreeze();
+        if remote.lite != self.config.lite {
+            self.role = if remote.lite {
+                Role::Controlling
+            } else {
+                Role::Controlled
+            };
+        }
+        let key = Key::short_term(&remote.credentials.pwd);
+        self.there = Some(There { remote, key });
+        self.reprioritize();
+        self.timers.arm(Timer::Patience, now, self.config.patience);
+        for check in core::mem::take(&mut self.early) {
+            self.replay(now, check);
+        }
         self.changed(now);
         Ok(())
     }
 
-    /// The other side has no more candidates.
-    pub fn end_of_remote_candidates(&mut self, now: Instant) {
-        let now = self.clock.advance(now);
-        self.remote_done = true;
-        self.changed(now);
+    /// How long to wait between two checks: the longer of both sides' wishes (RFC 8445
+    /// section 14.2).
+    fn pacing(&self) -> Duration {
+        let theirs = self.there.as_ref().map(|there| there.remote.pacing);
+        let theirs = theirs.map(|pacing| pacing.unwrap_or(Duration::from_millis(50)));
+        let pacing = self.config.pacing;
+        let longest = Duration::from_secs(5);
+        pacing
+            .max(theirs.unwrap_or(pacing))
+            .clamp(MIN_PACING, longest)
     }
 
     fn has_component(&self, id: ComponentId) -> bool {
@@ -326,17 +293,34 @@ impl Agent {
         components.is_some_and(|most| (1..=*most).contains(&id.component))
     }
 
-    /// Something changed that checks may follow from.
+    /// The components of a stream.
+    fn components(&self, stream: u16) -> impl Iterator<Item = ComponentId> + use<> {
+        let most = self.config.components.get(usize::from(stream));
+        (1..=most.copied().unwrap_or(0)).map(move |component| ComponentId { stream, component })
+    }
+
+    /// The streams that are still wanted.
+    fn streams(&self) -> impl Iterator<Item = u16> + use<> {
+        let wanted: smallvec::SmallVec<[u16; 8]> = self
+            .lists
+            .iter()
+            .zip(0..)
+            .filter(|(list, _)| !list.removed)
+            .map(|(_, stream)| stream)
+            .collect();
+        wanted.into_iter()
+    }
+
+    /// Something changed that conclusions or checks may follow from.
     fn changed(&mut self, now: Instant) {
-        if self.remote.is_some() && self.state == State::Running {
-            if self.timers.get(Timer::Pace).is_none() {
-                self.pace(now);
-            }
-            self.conclude(now);
-        }
+        self.conclude(now);
+        self.arm_pace(now);
     }
 
     /// Takes in a datagram.
+    ///
+    /// [`Received::NotMine`] is no check for this agent and no data from an address that a check
+    /// has proven: let somebody else look at it, or drop it.
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,
@@ -351,7 +335,7 @@ impl Agent {
         &mut self,
         now: Instant,
         relay: RelayId,
-        peer: core::net::SocketAddr,
+        peer: SocketAddr,
         data: &'a [u8],
     ) -> Received<'a, ComponentId> {
         self.handle(now, Route::Relay { relay, peer }, data)
@@ -372,73 +356,46 @@ impl Agent {
             return self.stun(now, route, &message);
         }
         match self.sources.get(&route) {
-            Some(component) if self.state != State::Ended => Received::Data {
+            Some(component) if self.state != AgentState::Closed => Received::Data {
                 peer: *component,
                 data,
             },
-            Some(_) | None => {
-                self.stats.unknown_source = self.stats.unknown_source.saturating_add(1);
-                Received::NotMine
-            }
+            Some(_) | None => Received::NotMine,
         }
     }
 
-    /// The component a route arrives at, by the local candidate it uses.
-    fn component_at(&self, route: Route) -> Option<usize> {
-        self.locals.iter().position(|known| {
-            let sends = matches!(
-                known.candidate.kind,
-                CandidateKind::Host | CandidateKind::Relayed
-            );
-            sends
-                && match (known.candidate.base, route) {
-                    (Base::Host(base), Route::Datagram(at)) => base == at.local,
-                    (Base::Relay(ours), Route::Relay { relay, .. }) => ours == relay,
-                    (Base::Host(_), Route::Relay { .. }) | (Base::Relay(_), Route::Datagram(_)) => {
-                        false
-                    }
-                }
-        })
+    /// A hard ICMP error came for a datagram. By default it means nothing, because anybody can
+    /// send one; see [`AgentConfig::icmp_fails_pairs`].
+    pub fn handle_icmp_error(&mut self, now: Instant, at: FiveTuple) {
+        let now = self.clock.advance(now);
+        if !self.config.icmp_fails_pairs {
+            return;
+        }
+        let route = Route::Datagram(at);
+        self.fail_pairs(now, |pair| {
+            pair.route == route && pair.state == pairs::PairState::InProgress
+        });
     }
 
     /// The permission asked for exists.
     pub fn permission_created(&mut self, now: Instant, relay: RelayId, peer: IpAddr) {
         let now = self.clock.advance(now);
-        self.permissions.insert((relay, peer), Permission::Created);
-        self.changed(now);
+        if let Some(permission) = self.permissions.get_mut(&(relay, peer)) {
+            *permission = Permission::Created;
+            self.changed(now);
+        }
     }
 
     /// The permission asked for cannot be had: its pairs fail.
     pub fn permission_failed(&mut self, now: Instant, relay: RelayId, peer: IpAddr) {
         let now = self.clock.advance(now);
-        self.permissions.insert((relay, peer), Permission::Failed);
-        self.fail_pairs(now, |route| {
-            matches!(route, Route::Relay { relay: r, peer: p } if r == relay && p.ip() == peer)
+        let Some(permission) = self.permissions.get_mut(&(relay, peer)) else {
+            return;
+        };
+        *permission = Permission::Failed;
+        self.fail_pairs(now, |pair| {
+            matches!(pair.route, Route::Relay { relay: r, peer: p } if r == relay && p.ip() == peer)
         });
-    }
-
-    /// A relay is gone: its pairs fail.
-    pub fn relay_lost(&mut self, now: Instant, relay: RelayId) {
-        let now = self.clock.advance(now);
-        self.fail_pairs(
-            now,
-            |route| matches!(route, Route::Relay { relay: r, .. } if r == relay),
-        );
-    }
-
-    fn fail_pairs(&mut self, now: Instant, concerned: impl Fn(Route) -> bool) {
-        let ids: Vec<_> = self
-            .pairs
-            .all
-            .iter()
-            .filter(|(_, pair)| concerned(pair.route))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.cancel_checks(id);
-            self.set_state(id, PairState::Failed);
-        }
-        self.changed(now);
     }
 
     fn is_permitted(&self, route: Route) -> bool {
@@ -453,11 +410,14 @@ impl Agent {
     fn ask_permission(&mut self, route: Route) {
         if let Route::Relay { relay, peer } = route {
             let peer = peer.ip();
-            if let Entry::Vacant(entry) = self.permissions.entry((relay, peer)) {
-                entry.insert(Permission::Asked);
-                self.actions
-                    .push_back(Action::CreatePermission { relay, peer });
+            if self.permissions.len() >= MAX_PERMISSIONS {
+                return;
             }
+            self.permissions.entry((relay, peer)).or_insert_with(|| {
+                let action = Action::CreatePermission { relay, peer };
+                self.actions.push_back(action);
+                Permission::Asked
+            });
         }
     }
 
@@ -466,31 +426,62 @@ impl Agent {
         let now = self.clock.advance(now);
         while let Some(timer) = self.timers.expired(now) {
             match timer {
-                Timer::Pace => self.pace(now),
                 Timer::Check(id) => self.check_due(now, id),
                 Timer::Patience => {
                     self.patient = false;
-                    self.conclude(now);
+                    self.changed(now);
                 }
-                Timer::Nominate(_) => self.conclude(now),
-                Timer::Consent(component) => self.ask_consent(now, component),
-                Timer::ConsentExpiry(component) => self.consent_expired(component),
+                Timer::Nominate(_) => self.changed(now),
+                Timer::Consent(component) => self.consent_due(now, component),
+                Timer::ConsentExpiry(component) => {
+                    self.lose_route(component, RouteLoss::ConsentExpired);
+                }
+                Timer::Grace(stream) => self.release_unselected(stream),
+                Timer::OldGeneration => self.forget_old(),
             }
         }
     }
 
-    /// Writes the next check or answer into `buf`.
+    /// Writes the next check or answer into `buf`. A check whose turn has come starts here.
     ///
     /// # Panics
     /// When `buf` is shorter than the message, at most [`MAX_TRANSMIT`]: the host's bug.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit<Route>> {
-        let (to, message) = self.outbox.pop_front()?;
-        let len = message.len();
-        assert!(len <= buf.len(), "transmit buffer too small");
-        if let Some(slot) = buf.get_mut(..len) {
-            slot.copy_from_slice(&message);
+        self.poll_transmit_paced(buf, None)
+    }
+
+    /// As [`poll_transmit`](Self::poll_transmit), but a new check starts only when the pacer that
+    /// all agents of the process share lets it (RFC 8445 section 14.2).
+    ///
+    /// # Panics
+    /// As [`poll_transmit`](Self::poll_transmit).
+    pub fn poll_transmit_paced(
+        &mut self,
+        buf: &mut [u8],
+        mut pacer: Option<&mut Pacer>,
+    ) -> Option<Transmit<Route>> {
+        loop {
+            if let Some((to, message)) = self.outbox.pop_front() {
+                let len = message.len();
+                assert!(len <= buf.len(), "transmit buffer too small");
+                if let Some(slot) = buf.get_mut(..len) {
+                    slot.copy_from_slice(&message);
+                }
+                return Some(Transmit { to, len });
+            }
+            if !self.tick(pacer.as_deref_mut()) {
+                return None;
+            }
         }
-        Some(Transmit { to, len })
+    }
+
+    /// Queues a message, unless the host does not fetch them.
+    fn push(&mut self, route: Route, message: &[u8]) {
+        if self.outbox.len() < MAX_OUTBOX {
+            self.outbox.push_back((route, message.to_vec()));
+        } else {
+            self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
+        }
     }
 
     /// The next thing the host must do.
@@ -505,33 +496,52 @@ impl Agent {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
-    }
-
-    /// Where data of a component goes now: the selected pair, or before there is one the best that
-    /// works. `None` while nothing does.
-    pub fn route(&self, component: ComponentId) -> Option<Route> {
-        if self.state == State::Ended {
-            return None;
-        }
-        if let Some(selected) = self.selected.get(&component) {
-            return Some(selected.route);
-        }
-        self.best_valid(component)
-            .and_then(|id| self.pairs.all.get(&id))
-            .map(|pair| pair.route)
+        let pace = self.pace.next();
+        [self.timers.next(), pace].into_iter().flatten().min()
     }
 
     /// Ends the session without an event; nothing is sent any more.
     pub fn close(&mut self) {
-        self.state = State::Ended;
+        self.state = AgentState::Closed;
         self.timers = Timers::new();
+        self.pace = Pace::default();
         self.checks.clear();
         self.outbox.clear();
         self.actions.clear();
+        self.events.clear();
         self.sources.clear();
         self.selected.clear();
+        self.pairs.clear();
         self.early.clear();
+        self.there = None;
+        self.old = None;
+    }
+
+    /// The application needs a stream no longer: its checks, keep-alives and data end.
+    pub fn remove_stream(&mut self, now: Instant, stream: u16) {
+        let now = self.clock.advance(now);
+        let Some(list) = self.lists.get_mut(usize::from(stream)) else {
+            return;
+        };
+        list.removed = true;
+        list.triggered.clear();
+        let ids: Vec<PairId> = self
+            .pairs
+            .iter()
+            .filter(|(_, pair)| pair.component.stream == stream)
+            .map(|(id, _)| *id)
+            .collect();
+        ids.into_iter().for_each(|id| self.remove_pair(id));
+        for component in self.components(stream) {
+            self.selected.remove(&component);
+            self.timers.disarm(Timer::Consent(component));
+            self.timers.disarm(Timer::ConsentExpiry(component));
+        }
+        self.timers.disarm(Timer::Nominate(stream));
+        self.timers.disarm(Timer::Grace(stream));
+        self.sources
+            .retain(|_, component| component.stream != stream);
+        self.changed(now);
     }
 }
 

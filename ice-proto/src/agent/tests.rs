@@ -4,6 +4,7 @@ use alloc::string::ToString as _;
 use core::net::SocketAddr;
 
 use super::*;
+use crate::CandidateKind;
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -54,13 +55,19 @@ impl Side {
             credentials: self.agent.local_credentials().clone(),
             lite: false,
             ice2,
+            pacing: None,
         }
     }
 
     fn learn(&mut self, now: Instant, other: &Self) {
-        self.agent.set_remote(now, other.remote(true));
+        self.learn_as(now, other, "typ host");
+    }
+
+    /// Learns the other side's candidates, which are all told to be of one kind.
+    fn learn_as(&mut self, now: Instant, other: &Self, kind: &str) {
+        self.agent.set_remote(now, other.remote(true)).unwrap();
         for (stream, candidate) in other.agent.local_candidates() {
-            let line = candidate.to_string();
+            let line = candidate.to_string().replace("typ host", kind);
             self.agent
                 .add_remote_candidate(now, stream, line.parse().unwrap())
                 .unwrap();
@@ -169,6 +176,11 @@ impl Net {
             .all(|side| side.events.contains(&Event::Completed))
     }
 }
+
+const FAILED: [Event; 2] = [
+    Event::StreamFailed { stream: 0 },
+    Event::Failed(Failure::NoPair),
+];
 
 const ONE: ComponentId = ComponentId {
     stream: 0,
@@ -295,7 +307,9 @@ fn a_better_pair_is_waited_for_half_a_second() {
     );
     // The way from the first address is dead, the second works.
     net.blocked = |at| at.local == addr("192.0.2.1:1000") || at.remote == addr("192.0.2.1:1000");
-    net.exchange();
+    let [a, b] = &mut net.sides;
+    a.learn_as(net.now, b, "typ srflx");
+    b.learn(net.now, a);
     net.run(3000);
     assert!(net.both_completed(), "{:#?}", net.log);
     let nomination = net
@@ -317,7 +331,7 @@ fn nothing_is_given_up_before_patience_ends() {
     assert!(net.sides[0].events.is_empty());
     net.run(60_000);
     for side in &mut net.sides {
-        assert_eq!(side.events, [Event::Failed(Failure::NoPair)]);
+        assert_eq!(side.events, FAILED);
         assert_eq!(side.agent.poll_timeout(), None);
         assert_eq!(side.agent.route(ONE), None);
     }
@@ -332,7 +346,7 @@ fn without_any_candidate_it_fails_in_the_end() {
     );
     net.exchange();
     net.run(40_000);
-    assert_eq!(net.sides[0].events, [Event::Failed(Failure::NoPair)]);
+    assert_eq!(net.sides[0].events, FAILED);
 }
 
 // spec: CON-5-1, CON-5.1-1, CON-5.1-3, SEC-I-05
@@ -353,8 +367,12 @@ fn consent_is_asked_for_and_lost_after_30_s() {
     for side in &net.sides {
         assert_eq!(
             side.events.last(),
-            Some(&Event::Failed(Failure::ConsentLost))
+            Some(&Event::RouteLost {
+                component: ONE,
+                cause: RouteLoss::ConsentExpired
+            })
         );
+        assert_eq!(side.agent.route(ONE), None);
         assert_eq!(side.agent.poll_timeout(), None);
     }
 }
@@ -426,21 +444,26 @@ fn checks_that_prove_nothing_cause_nothing() {
 
 // spec: SEC-I-02
 #[test]
-fn remote_candidates_are_limited() {
+fn remote_candidates_are_limited_and_the_most_important_stay() {
     let mut net = pair(Role::Controlling, Role::Controlled);
     let agent = &mut net.sides[0].agent;
-    let mut taken = 0;
-    for n in 0..10_000_u32 {
+    let mut add = |n: u32, priority: u32| {
         let [_, b, c, d] = n.to_be_bytes();
-        let line = alloc::format!("candidate:1 1 udp {} 10.{b}.{c}.{d} 9 typ host", n + 1);
-        taken += u32::from(
-            agent
-                .add_remote_candidate(Instant::ZERO, 0, line.parse().unwrap())
-                .is_ok(),
-        );
+        let line = alloc::format!("candidate:1 1 udp {priority} 10.{b}.{c}.{d} 9 typ host");
+        agent.add_remote_candidate(Instant::ZERO, 0, line.parse().unwrap())
+    };
+    for n in 0..1000 {
+        assert_eq!(add(n, 1000 + n), Ok(()));
     }
-    assert_eq!(taken, 64);
-    assert!(agent.pairs.all.len() <= 100);
+    for n in 1000..2000 {
+        assert_eq!(add(n, 2000 - n), Err(CandidateError::Limit));
+    }
+    assert_eq!(agent.remotes.len(), 64);
+    assert_eq!(agent.pairs.len(), 64);
+    let least = agent.remotes.values().map(|r| r.candidate.priority).min();
+    assert_eq!(least, Some(1000 + 1000 - 64));
+    assert_eq!(agent.stats().beyond_limit, 1000 - 64 + 1000);
+
     let mut net = pair(Role::Controlling, Role::Controlled);
     let agent = &mut net.sides[0].agent;
     let one_address = (1..100_u16)
@@ -518,4 +541,44 @@ fn a_relayed_pair_waits_for_its_permission() {
             peer: addr("192.0.2.2:2000")
         }
     );
+}
+
+// spec: SEC-I-02
+#[test]
+#[cfg(not(debug_assertions))]
+fn ten_thousand_candidates_take_less_than_ten_milliseconds() {
+    extern crate std;
+    for rising in [true, false] {
+        let mut net = pair(Role::Controlling, Role::Controlled);
+        let agent = &mut net.sides[0].agent;
+        for n in 0..10_u32 {
+            let at = alloc::format!("192.0.2.{}:1000", 10 + n);
+            agent.gathering_done = false;
+            let local = LocalCandidate {
+                local_preference: 65535 - n as u16,
+                ..host(ONE, addr(&at))
+            };
+            agent.add_local_candidate(Instant::ZERO, local).unwrap();
+        }
+        net.exchange();
+        let agent = &mut net.sides[0].agent;
+        agent.remote_done = false;
+        let lines: Vec<crate::Candidate> = (0..10_000_u32)
+            .map(|n| {
+                let [_, b, c, d] = n.to_be_bytes();
+                let priority = if rising { 1000 + n } else { 20_000 - n };
+                alloc::format!("candidate:1 1 udp {priority} 10.{b}.{c}.{d} 9 typ host")
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        let start = std::time::Instant::now();
+        for line in lines {
+            let _ = agent.add_remote_candidate(Instant::ZERO, 0, line);
+        }
+        let took = start.elapsed();
+        std::eprintln!("{took:?}");
+        assert!(took < Duration::from_millis(10), "{took:?}");
+        assert!(agent.pairs.len() <= 100);
+    }
 }

@@ -56,8 +56,6 @@ pub struct SessionConfig {
     pub gathering_timeout: Duration,
     /// How often a server-reflexive address is kept alive until the session is concluded: 25 s.
     pub keep_binding: Duration,
-    /// How long candidates outlive the session's conclusion (RFC 8445 section 8.3.1): 3 s.
-    pub grace: Duration,
     /// When requests to servers are sent again; the RTO is raised with their number.
     pub retransmit: RetransmitConfig,
     /// Says in the description that candidates may follow it (`trickle`): yes.
@@ -75,7 +73,6 @@ impl SessionConfig {
             allow_loopback: false,
             gathering_timeout: Duration::from_secs(10),
             keep_binding: Duration::from_secs(25),
-            grace: Duration::from_secs(3),
             retransmit: RetransmitConfig::default(),
             trickle: true,
         }

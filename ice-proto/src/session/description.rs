@@ -2,12 +2,13 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use stun_proto::Instant;
 
 use super::{Gathering, Session};
 use crate::sdp::{Line, LineError};
-use crate::{Candidate, CandidateError, Credentials, Remote};
+use crate::{Candidate, CandidateError, Credentials, Remote, RemoteError};
 
 /// Candidate lines read per stream; the rest is passed over.
 const MAX_CANDIDATES: usize = 128;
@@ -66,6 +67,7 @@ impl RemoteDescription {
     pub fn parse(text: &str) -> Option<Self> {
         let mut levels = [(); 2].map(|()| Credential::default());
         let (mut lite, mut ice2, mut all_complete) = (false, false, false);
+        let mut pacing = None;
         let mut streams: Vec<RemoteStream> = Vec::new();
         let mut in_stream = false;
         for line in text.lines() {
@@ -88,6 +90,7 @@ impl RemoteDescription {
                 Ok(Line::Pwd(pwd)) => set_same(&mut level.pwd, pwd)?,
                 Ok(ref options @ Line::Options(_)) => ice2 |= options.has_option("ice2"),
                 Ok(Line::Lite) => lite = true,
+                Ok(Line::Pacing(ms)) => pacing = Some(Duration::from_millis(ms.into())),
                 Ok(Line::Candidate(candidate)) => in_current(&mut streams, |stream| {
                     if stream.candidates.len() < MAX_CANDIDATES {
                         stream.candidates.push(candidate);
@@ -122,6 +125,7 @@ impl RemoteDescription {
                 credentials,
                 lite,
                 ice2,
+                pacing,
             },
             streams,
         })
@@ -164,6 +168,13 @@ impl Session {
             Line::Pwd(credentials.pwd.clone()),
             Line::Options(options.into()),
         ];
+        let pacing = self.config.agent.pacing;
+        if self.config.agent.lite {
+            lines.push(Line::Lite);
+        } else if pacing != Duration::from_millis(50) {
+            let ms = u32::try_from(pacing.as_millis()).unwrap_or(u32::MAX);
+            lines.push(Line::Pacing(ms));
+        }
         let candidates = self.agent.local_candidates();
         let of_stream = candidates.filter(|(of, _)| *of == stream);
         lines.extend(of_stream.map(|(_, candidate)| Line::Candidate(candidate)));
@@ -175,13 +186,16 @@ impl Session {
 
     /// Takes in the other side's description: its credentials, candidates, and whether they are
     /// all. Candidates that are not taken are passed over; returns how many those are.
+    ///
+    /// # Errors
+    /// [`RemoteError`]; nothing has changed then.
     pub fn set_remote_description(
         &mut self,
         now: Instant,
         description: &RemoteDescription,
-    ) -> usize {
+    ) -> Result<usize, RemoteError> {
         let mut skipped = 0_usize;
-        self.set_remote(now, description.remote.clone());
+        self.set_remote(now, description.remote.clone())?;
         for (stream, remote) in description.streams.iter().enumerate() {
             skipped = skipped.saturating_add(remote.skipped);
             for candidate in &remote.candidates {
@@ -196,6 +210,6 @@ impl Session {
         if complete {
             self.end_of_remote_candidates(now);
         }
-        skipped
+        Ok(skipped)
     }
 }

@@ -27,7 +27,7 @@ use self::gather::{Binding, Job};
 use self::relays::Relay;
 use crate::{
     Agent, Base, Candidate, CandidateError, CandidateKind, ComponentId, LocalCandidate, RelayId,
-    Remote, Route, agent, is_usable_host,
+    Remote, RemoteError, Route, agent, is_usable_host,
 };
 
 /// The longest message of a session, application data apart; smaller buffers are the host's bug.
@@ -54,8 +54,6 @@ enum Timer {
     Gathering,
     /// A NAT's mapping is to be kept: host address, STUN server.
     KeepBinding(usize, SocketAddr),
-    /// Relays nobody uses are given back.
-    Free,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,9 +239,39 @@ impl Session {
     }
 
     /// The other side's user name fragment and the rest of its description.
-    pub fn set_remote(&mut self, now: Instant, remote: Remote) {
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn set_remote(&mut self, now: Instant, remote: Remote) -> Result<(), RemoteError> {
         let now = self.clock.advance(now);
-        self.agent.set_remote(now, remote);
+        self.agent.set_remote(now, remote)?;
+        self.pump();
+        Ok(())
+    }
+
+    /// Starts over with new credentials ([`Agent::restart`]): host addresses may be added and
+    /// [`gather`](Self::gather) called again, then the new [`description`](Self::description) goes
+    /// to the other side. Candidates and relays that are still there stay; data goes on.
+    ///
+    /// # Errors
+    /// [`SessionError::State`] after [`close`](Self::close).
+    pub fn restart(&mut self, now: Instant) -> Result<(), SessionError> {
+        let now = self.clock.advance(now);
+        self.agent.restart(now).map_err(|_| SessionError::State)?;
+        self.gathering = Gathering::Idle;
+        self.concluded = false;
+        self.gate = None;
+        self.jobs.clear();
+        self.timers.disarm(Timer::Gathering);
+        Ok(())
+    }
+
+    /// A local address is gone: so are the candidates with it as base, and the relays reached from
+    /// it.
+    pub fn remove_host(&mut self, now: Instant, addr: SocketAddr) {
+        let now = self.clock.advance(now);
+        self.agent.remove_base(now, Base::Host(addr));
+        self.close_relays_from(now, addr);
         self.pump();
     }
 
@@ -393,7 +421,6 @@ impl Session {
                         self.ask_binding(now, host, server, true);
                     }
                 }
-                Timer::Free => self.free_relays(now),
             }
         }
         self.pump();
@@ -526,7 +553,9 @@ impl Session {
         len: usize,
     ) -> Result<(Path, Option<DataHeader>), SendError> {
         let now = self.clock.advance(now);
-        match self.agent.route(component).ok_or(SendError::NoRoute)? {
+        let route = self.agent.route(component).ok_or(SendError::NoRoute)?;
+        self.agent.data_sent(now, component);
+        match route {
             Route::Datagram(at) => Ok((Path::Datagram(at), None)),
             Route::Relay { relay, peer } => {
                 let client = self.relays.get_mut(&relay).and_then(Relay::client);

@@ -10,9 +10,8 @@ use turn_proto::client::{self, AllocateOptions, Cause, Client, ClientConfig};
 use super::gather::Job;
 use super::{
     Gathering, Policy, ServerFailure, Session, SessionAction, SessionEvent, Step, StreamFailure,
-    Timer,
 };
-use crate::{Action, Base, CandidateKind, ComponentId, LocalCandidate, RelayId, Route};
+use crate::{Action, Base, CandidateKind, ComponentId, LocalCandidate, RelayId};
 
 /// How often a server that wants a fresh address gets one (RFC 8656 section 7.4: 437).
 const MAX_FRESH: u8 = 2;
@@ -127,8 +126,14 @@ impl Session {
         true
     }
 
-    /// Has the host open a stream to a server.
+    /// Has the host open a stream to a server, unless there is a relay over one already.
     pub(super) fn open_stream_relay(&mut self, component: ComponentId, server: usize) {
+        let known = self.relays.values().any(|relay| {
+            relay.server == server && relay.component == component && relay.host.is_none()
+        });
+        if known {
+            return;
+        }
         let Some(stream) = self.open_stream(server) else {
             return;
         };
@@ -447,40 +452,32 @@ impl Session {
                     let _ = client.bind_channel(now, peer);
                 }
             }
+            Action::Release {
+                base: Base::Relay(relay),
+            } => self.close_relays(now, |id| id == relay),
+            // The socket is the host's, and may be the way to a relay.
+            Action::Release {
+                base: Base::Host(_),
+            } => {}
         }
     }
 
     fn agent_event(&mut self, now: Instant, event: crate::Event) {
         match event {
-            crate::Event::Completed => {
-                self.concluded = true;
-                let grace = self.config.grace;
-                self.timers.arm(Timer::Free, now, grace);
-            }
+            crate::Event::Completed => self.concluded = true,
             crate::Event::Failed(_) => {
                 self.concluded = true;
                 self.close_relays(now, |_| true);
             }
             crate::Event::Selected { .. }
+            | crate::Event::LocalReflexive { .. }
+            | crate::Event::StreamFailed { .. }
             | crate::Event::RoleChanged(_)
-            | crate::Event::NominationFailed { .. } => {}
+            | crate::Event::NominationFailed { .. }
+            | crate::Event::RouteLost { .. }
+            | crate::Event::ExchangeNeeded => {}
         }
         self.events.push_back(SessionEvent::Ice(event));
-    }
-
-    /// Gives back the relays no selected pair uses.
-    pub(super) fn free_relays(&mut self, now: Instant) {
-        let mut used = smallvec::SmallVec::<[RelayId; 4]>::new();
-        for (stream, count) in self.config.agent.components.iter().enumerate() {
-            for component in 1..=*count {
-                let stream = stream as u16;
-                let component = ComponentId { stream, component };
-                if let Some(Route::Relay { relay, .. }) = self.agent.route(component) {
-                    used.push(relay);
-                }
-            }
-        }
-        self.close_relays(now, |id| !used.contains(&id));
     }
 
     pub(super) fn close_relays(&mut self, now: Instant, concerned: impl Fn(RelayId) -> bool) {
@@ -498,6 +495,21 @@ impl Session {
                 Phase::Closing(client) => relay.phase = Phase::Closing(client),
                 Phase::Stream | Phase::Socket => self.remove_relay(id),
             }
+        }
+    }
+
+    /// The address some relays are reached from is gone.
+    pub(super) fn close_relays_from(&mut self, now: Instant, addr: SocketAddr) {
+        let gone = |host: usize| self.hosts.get(host).is_some_and(|host| host.addr == addr);
+        let ids: smallvec::SmallVec<[RelayId; 8]> = self
+            .relays
+            .iter()
+            .filter(|(_, relay)| relay.host.is_some_and(gone))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.remove_relay(id);
+            self.agent.relay_lost(now, id);
         }
     }
 

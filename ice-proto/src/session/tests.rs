@@ -223,7 +223,7 @@ fn connect(net: &mut Net) {
         let skipped = net.nodes[to]
             .session
             .set_remote_description(now, &description);
-        assert_eq!(skipped, 0, "{lines}");
+        assert_eq!(skipped, Ok(0), "{lines}");
     }
 }
 
@@ -527,7 +527,8 @@ fn a_failed_session_gives_its_relays_back() {
     )
     .unwrap();
     for node in &mut net.nodes {
-        node.session.set_remote_description(at(1000), &description);
+        let set = node.session.set_remote_description(at(1000), &description);
+        assert_eq!(set, Ok(0));
     }
     net.run(60_000);
     for node in &net.nodes {

@@ -1,0 +1,463 @@
+//! The candidates of both sides (RFC 8445 sections 5.1 and 7.3.1.3, RFC 8838).
+
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use stun_proto::Instant;
+
+use super::pairs::PairState;
+use super::{Agent, AgentState, Base, CandidateError, LocalCandidate, MAX_LOCAL, RouteLoss, Timer};
+use crate::{Candidate, CandidateKind, ComponentId, RelayId, priority};
+
+/// A local candidate, by its number in the order of adding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LocalId(u32);
+
+/// A candidate of the other side, likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RemoteId(u32);
+
+/// A local candidate and what follows from it.
+#[derive(Clone, Debug)]
+pub(super) struct KnownLocal {
+    pub(super) candidate: LocalCandidate,
+    pub(super) foundation: u32,
+    pub(super) priority: u32,
+    /// The other side has been told, or need not be.
+    pub(super) conveyed: bool,
+}
+
+impl KnownLocal {
+    /// As a description shows it.
+    pub(super) fn shown(&self) -> Candidate {
+        Candidate {
+            foundation: self.foundation.to_string(),
+            component: self.candidate.component.component,
+            priority: self.priority,
+            addr: self.candidate.addr,
+            kind: self.candidate.kind,
+            related: self.candidate.related,
+        }
+    }
+
+    /// The PRIORITY of a check from here: that of a peer-reflexive candidate (RFC 8445
+    /// section 7.1.1).
+    pub(super) const fn check_priority(&self) -> u32 {
+        priority(
+            CandidateKind::PeerReflexive,
+            self.candidate.local_preference,
+            self.candidate.component.component,
+        )
+    }
+
+    /// Whether checks leave from this very address.
+    pub(super) const fn is_base(&self) -> bool {
+        matches!(
+            self.candidate.kind,
+            CandidateKind::Host | CandidateKind::Relayed
+        )
+    }
+}
+
+/// A candidate of the other side.
+#[derive(Clone, Debug)]
+pub(super) struct KnownRemote {
+    pub(super) stream: u16,
+    pub(super) candidate: Candidate,
+    /// Equal numbers for equal foundations.
+    pub(super) foundation: u32,
+}
+
+impl KnownRemote {
+    fn is(&self, component: ComponentId, addr: SocketAddr) -> bool {
+        self.stream == component.stream
+            && self.candidate.component == component.component
+            && self.candidate.addr == addr
+    }
+
+    const fn is_reflexive(&self) -> bool {
+        matches!(self.candidate.kind, CandidateKind::PeerReflexive)
+    }
+}
+
+impl Agent {
+    /// This side's candidates for a description: the stream of each, and its line.
+    pub fn local_candidates(&self) -> impl Iterator<Item = (u16, Candidate)> {
+        self.locals
+            .values()
+            .filter(|known| known.candidate.kind != CandidateKind::PeerReflexive)
+            .map(|known| (known.candidate.component.stream, known.shown()))
+    }
+
+    /// Adds a candidate and returns what the description says about it.
+    ///
+    /// # Errors
+    /// [`CandidateError`]; redundant ones are those with the same address and base, whatever
+    /// their priority: the first one may have been signalled already.
+    pub fn add_local_candidate(
+        &mut self,
+        now: Instant,
+        candidate: LocalCandidate,
+    ) -> Result<Candidate, CandidateError> {
+        let now = self.clock.advance(now);
+        if self.state == AgentState::Closed || self.gathering_done {
+            return Err(CandidateError::Late);
+        }
+        if !self.has_component(candidate.component) {
+            return Err(CandidateError::Component);
+        }
+        if self.config.lite && candidate.kind != CandidateKind::Host {
+            return Err(CandidateError::Invalid);
+        }
+        let same = |known: &KnownLocal| {
+            known.candidate.component == candidate.component
+                && known.candidate.addr == candidate.addr
+                && known.candidate.base == candidate.base
+                && known.candidate.kind != CandidateKind::PeerReflexive
+        };
+        if self.locals.values().any(same) {
+            return Err(CandidateError::Redundant);
+        }
+        if self.locals.len() >= MAX_LOCAL {
+            return Err(CandidateError::Limit);
+        }
+        let priority = self.unique_priority(&candidate);
+        let conveyed = !self.config.explicit_conveyance;
+        let id = self.insert_local(candidate, priority, conveyed);
+        self.pair_local(id);
+        self.changed(now);
+        let shown = self.locals.get(&id).map(KnownLocal::shown);
+        shown.ok_or(CandidateError::Limit)
+    }
+
+    /// The priority of a candidate, lowered until no other of its component has it (RFC 8445
+    /// section 5.1.2).
+    fn unique_priority(&self, candidate: &LocalCandidate) -> u32 {
+        let component = candidate.component;
+        let mut preference = candidate.local_preference;
+        loop {
+            let priority = priority(candidate.kind, preference, component.component);
+            let taken = self
+                .locals
+                .values()
+                .any(|known| known.candidate.component == component && known.priority == priority);
+            if !taken || preference == 0 {
+                return priority;
+            }
+            preference = preference.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn insert_local(
+        &mut self,
+        candidate: LocalCandidate,
+        priority: u32,
+        conveyed: bool,
+    ) -> LocalId {
+        let id = LocalId(self.next_id());
+        let foundation = self.local_foundation(&candidate);
+        let known = KnownLocal {
+            candidate,
+            foundation,
+            priority,
+            conveyed,
+        };
+        self.locals.insert(id, known);
+        id
+    }
+
+    const fn next_id(&mut self) -> u32 {
+        let id = self.next_candidate;
+        self.next_candidate = self.next_candidate.saturating_add(1);
+        id
+    }
+
+    /// One number for candidates of the same kind, base address and server (RFC 8445
+    /// section 5.1.1.3).
+    fn local_foundation(&self, candidate: &LocalCandidate) -> u32 {
+        let base = |candidate: &LocalCandidate| match candidate.base {
+            Base::Host(addr) => addr.ip(),
+            Base::Relay(_) => candidate.addr.ip(),
+        };
+        let same = |known: &&KnownLocal| {
+            let other = &known.candidate;
+            other.kind == candidate.kind
+                && other.server == candidate.server
+                && base(other) == base(candidate)
+        };
+        match self.locals.values().find(same) {
+            Some(known) => known.foundation,
+            None => {
+                let highest = self.locals.values().map(|known| known.foundation).max();
+                highest.unwrap_or(0).saturating_add(1)
+            }
+        }
+    }
+
+    /// The other side has been told about a candidate of this one: it may be paired (RFC 8838
+    /// section 10).
+    pub fn candidate_conveyed(&mut self, now: Instant, component: ComponentId, addr: SocketAddr) {
+        let now = self.clock.advance(now);
+        let ids: Vec<LocalId> = self
+            .locals
+            .iter_mut()
+            .filter(|(_, known)| {
+                known.candidate.component == component && known.candidate.addr == addr
+            })
+            .map(|(id, known)| {
+                known.conveyed = true;
+                *id
+            })
+            .collect();
+        ids.into_iter().for_each(|id| self.pair_local(id));
+        self.changed(now);
+    }
+
+    /// No more local candidates will come, until a restart.
+    pub fn local_gathering_done(&mut self, now: Instant) {
+        let now = self.clock.advance(now);
+        self.gathering_done = true;
+        self.changed(now);
+    }
+
+    /// A local address is gone, with all candidates it is the base of. Selected pairs that used it
+    /// are lost.
+    pub fn remove_base(&mut self, now: Instant, base: Base) {
+        let now = self.clock.advance(now);
+        let gone: Vec<LocalId> = self
+            .locals
+            .iter()
+            .filter(|(_, known)| known.candidate.base == base)
+            .map(|(id, _)| *id)
+            .collect();
+        self.remove_pairs(|pair| gone.contains(&pair.local));
+        let lost: Vec<ComponentId> = self
+            .selected
+            .iter()
+            .filter(|(_, selected)| selected.base == base)
+            .map(|(component, _)| *component)
+            .collect();
+        for component in lost {
+            self.lose_route(component, RouteLoss::CandidateGone);
+        }
+        for id in &gone {
+            self.locals.remove(id);
+        }
+        self.sources.retain(|route, _| base_of(*route) != base);
+        self.checks.retain(|_, check| base_of(check.route) != base);
+        self.outbox.retain(|(route, _)| base_of(*route) != base);
+        if let Base::Relay(relay) = base {
+            self.permissions.retain(|(owner, _), _| *owner != relay);
+        }
+        self.changed(now);
+    }
+
+    /// A relay is gone: see [`remove_base`](Self::remove_base).
+    pub fn relay_lost(&mut self, now: Instant, relay: RelayId) {
+        self.remove_base(now, Base::Relay(relay));
+    }
+
+    /// Adds a candidate of the other side.
+    ///
+    /// # Errors
+    /// [`CandidateError`].
+    pub fn add_remote_candidate(
+        &mut self,
+        now: Instant,
+        stream: u16,
+        candidate: Candidate,
+    ) -> Result<(), CandidateError> {
+        let now = self.clock.advance(now);
+        if self.state == AgentState::Closed || self.remote_done {
+            return Err(CandidateError::Late);
+        }
+        let component = ComponentId {
+            stream,
+            component: candidate.component,
+        };
+        if !self.has_component(component) {
+            return Err(CandidateError::Component);
+        }
+        let ip = candidate.addr.ip();
+        let impossible = !(1..=0x7FFF_FFFF).contains(&candidate.priority)
+            || ip.is_unspecified()
+            || ip.is_multicast()
+            || candidate.addr.port() == 0;
+        if impossible {
+            return Err(CandidateError::Invalid);
+        }
+        let known = self
+            .remotes
+            .iter()
+            .find(|(_, known)| known.is(component, candidate.addr))
+            .map(|(id, known)| (*id, known.is_reflexive()));
+        match known {
+            Some((_, false)) => return Err(CandidateError::Redundant),
+            Some((id, true)) => {
+                self.now_signalled(id, candidate);
+                self.changed(now);
+                return Ok(());
+            }
+            None => {}
+        }
+        self.remote_room(component, ip, candidate.priority)?;
+        let id = self.insert_remote(stream, candidate);
+        self.pair_remote(id);
+        self.changed(now);
+        Ok(())
+    }
+
+    /// A check has brought this candidate to light before it was signalled: its pairs go on, with
+    /// their priority (RFC 8838 section 11).
+    fn now_signalled(&mut self, id: RemoteId, candidate: Candidate) {
+        let foundation = self.remote_foundation(&candidate.foundation);
+        let Some(known) = self.remotes.get_mut(&id) else {
+            return;
+        };
+        known.candidate = Candidate {
+            priority: known.candidate.priority,
+            ..candidate
+        };
+        known.foundation = foundation;
+        for pair in self.pairs.values_mut() {
+            if pair.remote == id {
+                pair.foundation.1 = foundation;
+            }
+        }
+    }
+
+    /// Makes room for a candidate of the other side, at the cost of a less important one.
+    fn remote_room(
+        &mut self,
+        component: ComponentId,
+        ip: IpAddr,
+        priority: u32,
+    ) -> Result<(), CandidateError> {
+        let of_ip = |known: &&KnownRemote| {
+            known.stream == component.stream
+                && known.candidate.component == component.component
+                && known.candidate.addr.ip() == ip
+        };
+        if self.remotes.values().filter(of_ip).count() >= self.config.max_per_address {
+            self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
+            return Err(CandidateError::Limit);
+        }
+        if self.remotes.len() < self.config.max_remote {
+            return Ok(());
+        }
+        self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
+        let in_use = |id: RemoteId| {
+            self.selected.values().any(|selected| selected.remote == id)
+                || self.pairs.values().any(|pair| {
+                    pair.remote == id
+                        && matches!(pair.state, PairState::InProgress | PairState::Succeeded(_))
+                })
+        };
+        let least = self
+            .remotes
+            .iter()
+            .filter(|(_, known)| known.candidate.priority < priority)
+            .filter(|(id, _)| !in_use(**id))
+            .min_by_key(|(_, known)| known.candidate.priority)
+            .map(|(id, _)| *id);
+        let least = least.ok_or(CandidateError::Limit)?;
+        self.remove_pairs(|pair| pair.remote == least);
+        self.remotes.remove(&least);
+        Ok(())
+    }
+
+    fn insert_remote(&mut self, stream: u16, candidate: Candidate) -> RemoteId {
+        let id = RemoteId(self.next_id());
+        let foundation = self.remote_foundation(&candidate.foundation);
+        let known = KnownRemote {
+            stream,
+            candidate,
+            foundation,
+        };
+        self.remotes.insert(id, known);
+        id
+    }
+
+    /// The number of a foundation of the other side.
+    fn remote_foundation(&self, text: &str) -> u32 {
+        let known = self
+            .remotes
+            .values()
+            .find(|known| known.candidate.foundation == text);
+        known.map_or(self.next_candidate, |known| known.foundation)
+    }
+
+    /// The candidate of the other side a check came from; a new peer-reflexive one if it is not
+    /// known (RFC 8445 section 7.3.1.3).
+    pub(super) fn remote_at(
+        &mut self,
+        component: ComponentId,
+        addr: SocketAddr,
+        priority: u32,
+    ) -> Option<RemoteId> {
+        let known = self
+            .remotes
+            .iter()
+            .find(|(_, known)| known.is(component, addr));
+        if let Some((id, _)) = known {
+            return Some(*id);
+        }
+        let reflexive = self.remotes.values().filter(|known| known.is_reflexive());
+        if reflexive.count() >= self.config.max_peer_reflexive
+            || self.remote_room(component, addr.ip(), priority).is_err()
+        {
+            self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
+            return None;
+        }
+        let candidate = Candidate {
+            // Shared with no other candidate.
+            foundation: alloc::format!("prflx{}", self.next_candidate),
+            component: component.component,
+            priority: priority.min(0x7FFF_FFFF),
+            addr,
+            kind: CandidateKind::PeerReflexive,
+            related: None,
+        };
+        Some(self.insert_remote(component.stream, candidate))
+    }
+
+    /// The other side has no more candidates; checks may still bring some to light.
+    pub fn end_of_remote_candidates(&mut self, now: Instant) {
+        let now = self.clock.advance(now);
+        self.remote_done = true;
+        self.changed(now);
+    }
+
+    /// After the grace the candidates that were not selected are of no use (RFC 8445
+    /// section 8.3.1).
+    pub(super) fn release_unselected(&mut self, stream: u16) {
+        if let Some(list) = self.lists.get_mut(usize::from(stream)) {
+            list.released = true;
+        }
+        self.timers.disarm(Timer::Grace(stream));
+        let used = |base: Base| {
+            self.selected.values().any(|selected| selected.base == base)
+                || self.old.as_ref().is_some_and(|old| old.uses(base))
+        };
+        let mut bases: Vec<Base> = self
+            .locals
+            .values()
+            .filter(|known| known.candidate.component.stream == stream)
+            .map(|known| known.candidate.base)
+            .filter(|base| !used(*base))
+            .collect();
+        bases.sort_unstable();
+        bases.dedup();
+        for base in bases {
+            self.actions.push_back(super::Action::Release { base });
+        }
+    }
+}
+
+pub(super) const fn base_of(route: crate::Route) -> Base {
+    match route {
+        crate::Route::Datagram(at) => Base::Host(at.local),
+        crate::Route::Relay { relay, .. } => Base::Relay(relay),
+    }
+}
