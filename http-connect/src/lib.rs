@@ -8,20 +8,19 @@
 extern crate alloc;
 
 pub mod auth;
-mod body;
 mod client;
-mod head;
 mod proxy;
 mod rng;
-mod target;
 mod text;
 mod time;
+pub mod wire;
 
 // Where a tunnel leads.
-pub use target::{Host, Target, TargetError};
+pub use wire::{Host, Target, TargetError};
 // The client.
 pub use client::{
-    ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, Rejection, RejectionClass,
+    ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, NotATunnel, Rejection,
+    RejectionClass, Tunnel,
 };
 // The proxy.
 pub use proxy::{
@@ -30,7 +29,7 @@ pub use proxy::{
     Spliced, Taken, Ticket,
 };
 // Heads.
-pub use head::{Head, HeadError, HeadLimits, Leniency};
+pub use wire::{Head, HeadError, HeadLimits, Leniency};
 // Shared words.
 pub use rng::Rng;
 pub use sans_io_time::Instant;

@@ -1,176 +1,37 @@
 //! The side that asks a proxy for a tunnel (RFC 9110 section 9.3.6).
 
-use core::fmt;
-use core::time::Duration;
+mod config;
+mod response;
+mod tunnel;
+mod words;
 
+pub use config::{ConnectConfig, FieldError};
+pub use tunnel::{NotATunnel, Tunnel};
+pub use words::{ConnectError, ConnectEvent, Rejection, RejectionClass};
+
+use core::fmt;
+
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use zeroize::Zeroizing;
 
-use crate::auth::{AuthRefusal, AuthStep, ClientAuth, InfoVerdict, Scheme};
-use crate::body::{Drain, Framing};
-use crate::head::{
-    Head, HeadError, HeadLimits, HeadReader, Leniency, is_field_name, is_field_value,
-};
+use self::words::class_of;
+use crate::auth::{AuthRefusal, AuthStep, ClientAuth, Credentials, Scheme};
 use crate::time::{Clock, Timers};
-use crate::{Instant, Rng, Target};
+use crate::wire::{BodyReader, HeadReader, Target, alpn_value};
+use crate::{Instant, Rng};
 
-/// How many 1xx responses are passed over for one request.
-const MAX_INTERIM: u8 = 4;
-
-/// How much of the body of a rejection is kept.
-const KEPT_BODY: usize = 4096;
-
-/// What is fixed for a tunnel, besides where it leads.
-#[derive(Clone, Debug)]
-pub struct ConnectConfig {
-    /// Further fields of the request: name and value.
-    pub fields: Vec<(String, String)>,
-    /// Sends `Proxy-Connection: keep-alive`, which proxies that speak HTTP/1.0 want before a
-    /// multi-leg handshake. Off.
-    pub proxy_connection: bool,
-    /// Limits on a response's head.
-    pub limits: HeadLimits,
-    /// What is forgiven in a response: bare LF, folding and blanks before the colon by default.
-    pub leniency: Leniency,
-    /// Most bytes of a rejection's body that are read to keep the connection: 64 KiB.
-    pub max_body: usize,
-    /// How long one request may take: 30 s.
-    pub exchange_timeout: Duration,
-    /// How long all of it may take: 60 s.
-    pub total_timeout: Duration,
-    /// How often a new connection may be asked for: 2.
-    pub max_reconnects: u8,
-    /// The tunnel will carry TLS: if something else comes first, it is no tunnel, and
-    /// [`ConnectError::NotATunnel`] follows [`ConnectEvent::Established`]. Off.
-    pub expect_tls: bool,
-}
-
-impl Default for ConnectConfig {
-    fn default() -> Self {
-        Self {
-            fields: Vec::new(),
-            proxy_connection: false,
-            limits: HeadLimits::default(),
-            leniency: Leniency {
-                bare_lf: true,
-                folding: true,
-                blank_before_colon: true,
-                leading_empty_lines: false,
-            },
-            max_body: 64 * 1024,
-            exchange_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(60),
-            max_reconnects: 2,
-            expect_tls: false,
-        }
-    }
-}
-
-/// A field of [`ConnectConfig::fields`] cannot be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field {index} is reserved or holds illegal characters")]
-pub struct FieldError {
-    /// Which one.
-    pub index: usize,
-}
-
-/// What a rejection says about trying again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RejectionClass {
-    /// The proxy does not do CONNECT, or disliked the request: never again.
-    Permanent,
-    /// Host or port are forbidden: another one may not be.
-    Policy,
-    /// The proxy wants credentials: see [`Rejection::auth`].
-    Authentication,
-    /// Later, perhaps: see [`Rejection::retry_after`].
-    Temporary,
-    /// The proxy could not reach the target.
-    Upstream,
-    /// Anything else.
-    Other,
-}
-
-/// The proxy's "no". Its texts come from the proxy and prove nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The status code.
-    pub status: u16,
-    /// What it means.
-    pub class: RejectionClass,
-    /// Why a challenge was not answered.
-    pub auth: Option<AuthRefusal>,
-    /// The values of `Proxy-Authenticate`, whatever became of them.
-    pub challenges: Vec<String>,
-    /// The value of `Retry-After`: seconds or a date.
-    pub retry_after: Option<String>,
-    /// The value of `Proxy-Status` (RFC 9209).
-    pub proxy_status: Option<String>,
-    /// The beginning of the body, at most 4 KiB.
-    pub body: Vec<u8>,
-}
-
-/// Why there is no tunnel, other than by the proxy's decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The proxy closed the connection without an answer.
-    #[error("the proxy closed the connection")]
-    ProxyClosed,
-    /// The proxy closed the connection in the middle of a handshake bound to it, again.
-    #[error("the proxy closed the connection during authentication")]
-    AuthConnectionLost,
-    /// The answer is not HTTP.
-    #[error("the answer is not HTTP: {0}")]
-    Head(#[from] HeadError),
-    /// The answer's first line is no status line of HTTP/1.
-    #[error("the answer has no HTTP/1 status line")]
-    StatusLine,
-    /// 101, or more than four interim responses.
-    #[error("unexpected interim response")]
-    Interim,
-    /// The proxy wants TLS on the connection to itself.
-    #[error("the proxy speaks TLS")]
-    PeerSpeaksTls,
-    /// The proxy said yes and then sent something else than TLS: a captive portal.
-    #[error("the proxy did not open a tunnel")]
-    NotATunnel,
-    /// The proxy's proof of knowing the password is wrong.
-    #[error("the proxy failed to prove that it knows the password")]
-    ForgedProof,
-    /// No answer in time.
-    #[error("the proxy did not answer in time")]
-    Timeout,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConnectEvent {
-    /// The tunnel is open: from now on the connection carries its bytes. Terminal, but for what
-    /// [`ConnectConfig::expect_tls`] says.
-    Established {
-        /// The 2xx.
-        status: u16,
-    },
-    /// A multi-leg scheme needs its next token: [`ConnectClient::set_token`].
-    NeedToken {
-        /// Negotiate or NTLM.
-        scheme: Scheme,
-        /// What the proxy sent, base64 as it came.
-        token: Option<String>,
-    },
-    /// This connection is of no more use: close it, open another one to the same proxy, then call
-    /// [`ConnectClient::handle_connected`].
-    Reconnect,
-    /// The proxy refuses. Terminal.
-    Rejected(Rejection),
-    /// It failed. Terminal.
-    Failed(ConnectError),
+enum Timer {
+    /// One request and its answer, or one wait for the host.
+    Exchange,
+    /// The body of a rejection.
+    Body,
+    /// All of it.
+    Total,
 }
 
 #[derive(Debug)]
@@ -180,15 +41,17 @@ enum State {
     AwaitHead(HeadReader),
     /// A rejection was read; its body is passed over before `next`.
     Draining {
-        drain: Drain,
+        body: BodyReader,
         next: Next,
     },
-    AwaitToken {
+    /// The host has been asked for a token or for credentials.
+    AwaitHost {
         reusable: bool,
+        /// The answer makes sense on this connection only.
+        bound: bool,
     },
-    /// The tunnel; its first byte may be still to be looked at.
     Open {
-        untested: bool,
+        tunnel_taken: bool,
     },
     Ended,
 }
@@ -205,7 +68,12 @@ enum Next {
         scheme: Scheme,
         token: Option<String>,
     },
-    Reject(Rejection),
+    Credentials {
+        reusable: bool,
+        realm: String,
+        scheme: Scheme,
+    },
+    Reject(Box<Rejection>),
 }
 
 /// Asks one proxy for one tunnel, over one connection at a time.
@@ -226,50 +94,57 @@ enum Next {
 ///
 /// let rest = client.handle_input(now, b"HTTP/1.1 200 Connection established\r\n\r\n\x16\x03");
 /// assert_eq!(rest, b"\x16\x03");
-/// assert_eq!(client.poll_event(), Some(ConnectEvent::Established { status: 200 }));
+/// assert!(matches!(client.poll_event(), Some(ConnectEvent::Established { status: 200, .. })));
 /// ```
 ///
-/// There is no way to write to or read from the tunnel here: its bytes are what
-/// [`handle_input`](Self::handle_input) gives back once it is open.
+/// There is no way to write to or read from the tunnel here: that is what
+/// [`tunnel`](Self::tunnel) gives once it is open.
 pub struct ConnectClient {
     target: String,
     config: ConnectConfig,
     auth: ClientAuth,
     rng: Rng,
     clock: Clock,
+    timers: Timers<Timer>,
     state: State,
     request: Vec<u8>,
     sent: usize,
+    /// 1xx responses to the present request.
     interim: u8,
+    /// Requests made over the present connection.
+    requests: u8,
     reconnects: u8,
-    request_timeouts: u8,
-    timers: Timers<Timer>,
+    /// A 408 was answered with a new attempt.
+    timed_out: bool,
+    /// A handshake was begun anew because its connection was of no more use.
+    restarted: bool,
     events: VecDeque<ConnectEvent>,
     /// Another client's credentials, to be sent instead of own ones.
     passed_on: Option<Zeroizing<String>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    /// One request and its answer, or one wait for the host.
-    Exchange,
-    /// All of it.
-    Total,
-}
-
 impl fmt::Debug for ConnectClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::NoConnection => "NoConnection",
+            State::AwaitHead(_) => "AwaitHead",
+            State::Draining { .. } => "Draining",
+            State::AwaitHost { .. } => "AwaitHost",
+            State::Open { .. } => "Open",
+            State::Ended => "Ended",
+        };
         // Not the request: it holds credentials.
         f.debug_struct("ConnectClient")
             .field("target", &self.target)
-            .field("state", &self.state)
+            .field("state", &state)
             .field("auth", &self.auth)
             .finish_non_exhaustive()
     }
 }
 
 impl ConnectClient {
-    /// A client that waits for its connection. `auth` may come from an earlier tunnel.
+    /// A client that waits for its connection. `auth` may come from an earlier tunnel through the
+    /// same proxy.
     ///
     /// # Errors
     /// [`FieldError`] when one of the configured fields cannot be sent.
@@ -280,9 +155,7 @@ impl ConnectClient {
         seed: [u8; 32],
         now: Instant,
     ) -> Result<Self, FieldError> {
-        if let Some(index) = config.fields.iter().position(|field| !may_be_sent(field)) {
-            return Err(FieldError { index });
-        }
+        config.check()?;
         let mut timers = Timers::new();
         timers.arm(Timer::Total, now, config.total_timeout);
         Ok(Self {
@@ -296,8 +169,10 @@ impl ConnectClient {
             request: Vec::new(),
             sent: 0,
             interim: 0,
+            requests: 0,
             reconnects: 0,
-            request_timeouts: 0,
+            timed_out: false,
+            restarted: false,
             events: VecDeque::new(),
             passed_on: None,
         })
@@ -308,20 +183,27 @@ impl ConnectClient {
         self.passed_on = authorization;
     }
 
-    fn arm_exchange(&mut self) {
-        let wait = self.config.exchange_timeout;
-        self.timers.arm(Timer::Exchange, self.clock.now(), wait);
-    }
-
     /// What has been learnt about the proxy's authentication, for the next tunnel.
     pub fn into_auth(self) -> ClientAuth {
         self.auth
+    }
+
+    /// The tunnel, once: after [`ConnectEvent::Established`].
+    pub const fn tunnel(&mut self) -> Option<Tunnel> {
+        if let State::Open { tunnel_taken } = &mut self.state
+            && !*tunnel_taken
+        {
+            *tunnel_taken = true;
+            return Some(Tunnel::new(self.config.expect_tls));
+        }
+        None
     }
 
     /// There is a fresh connection to the proxy.
     pub fn handle_connected(&mut self, now: Instant) {
         self.clock.advance(now);
         if matches!(self.state, State::NoConnection) {
+            self.requests = 0;
             self.send_request();
         }
     }
@@ -331,7 +213,9 @@ impl ConnectClient {
         let authorization = self
             .auth
             .authorization(&mut self.rng, "CONNECT", target, b"");
-        let mut head = alloc::format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        let mut head = Zeroizing::new(alloc::format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+        ));
         let mut field = |name: &str, value: &str| {
             for part in [name, ": ", value, "\r\n"] {
                 head.push_str(part);
@@ -340,6 +224,10 @@ impl ConnectClient {
         if self.config.proxy_connection {
             field("Proxy-Connection", "keep-alive");
         }
+        if !self.config.alpn.is_empty() {
+            let ids = self.config.alpn.iter().map(Vec::as_slice);
+            field("ALPN", &alpn_value(ids));
+        }
         for (name, value) in &self.config.fields {
             field(name, value);
         }
@@ -347,64 +235,87 @@ impl ConnectClient {
             field("Proxy-Authorization", value);
         }
         head.push_str("\r\n");
-        self.request = head.into_bytes();
-        self.sent = 0;
+        self.drop_request();
+        self.request.extend_from_slice(head.as_bytes());
         self.interim = 0;
+        self.requests = self.requests.saturating_add(1);
         self.arm_exchange();
         let reader = HeadReader::new(self.config.limits, self.config.leniency);
         self.state = State::AwaitHead(reader);
     }
 
-    /// Takes in bytes from the proxy and returns those that belong to the tunnel: none before it
-    /// is open, all afterwards.
+    /// Wipes it: it may hold credentials.
+    fn drop_request(&mut self) {
+        Zeroizing::new(core::mem::take(&mut self.request));
+        self.sent = 0;
+    }
+
+    fn arm_exchange(&mut self) {
+        self.timers.disarm(Timer::Body);
+        let wait = self.config.exchange_timeout;
+        self.timers.arm(Timer::Exchange, self.clock.now(), wait);
+    }
+
+    /// Takes in bytes from the proxy and returns those it has not consumed. Before the tunnel is
+    /// open there are none; behind the 2xx they are the tunnel's first bytes, to be given to
+    /// [`Tunnel::read`]. A machine that has ended leaves nothing over.
+    #[must_use = "the first bytes of the tunnel may be among them"]
     pub fn handle_input<'i>(&mut self, now: Instant, data: &'i [u8]) -> &'i [u8] {
         self.clock.advance(now);
         let mut input = data;
         while !input.is_empty() {
             match &mut self.state {
-                State::Open { untested } => {
-                    // Whether the first byte came with the head or later makes no difference.
-                    if *untested && !matches!(input, [0x15 | 0x16, ..]) {
-                        self.state = State::Ended;
-                        self.events
-                            .push_back(ConnectEvent::Failed(ConnectError::NotATunnel));
-                        return &[];
-                    }
-                    *untested = false;
-                    return input;
+                State::Open { .. } => return input,
+                State::NoConnection | State::Ended => return &[],
+                State::AwaitHost { .. } => {
+                    // Nobody asked for this, so nobody can say what it answers.
+                    self.connection_spoilt();
+                    return &[];
                 }
-                State::NoConnection | State::AwaitToken { .. } | State::Ended => return &[],
-                State::AwaitHead(reader) => {
-                    if reader.is_empty() && matches!(input, [0x15 | 0x16, ..]) {
-                        self.fail(ConnectError::PeerSpeaksTls);
-                        return &[];
-                    }
-                    match reader.take(&mut input) {
-                        Ok(None) => self.check_beginning(),
-                        Ok(Some(head)) => self.response(&head, input),
-                        Err(error) => {
-                            let http = reader.beginning().starts_with(b"HTTP/1.");
-                            self.fail(if http {
-                                ConnectError::Head(error)
-                            } else {
-                                ConnectError::StatusLine
-                            });
-                        }
-                    }
-                }
-                State::Draining { drain, .. } => {
-                    let malformed = drain.take(&mut input).is_err();
-                    let too_much = drain.passed() > self.config.max_body;
-                    if drain.is_done() && !too_much {
-                        self.drained(true);
+                State::AwaitHead(_) => self.await_head(&mut input),
+                State::Draining { body, .. } => {
+                    let malformed = body.take(&mut input).is_err();
+                    let too_much = body.passed() > self.config.max_body;
+                    if body.is_done() && !too_much {
+                        self.drained(input.is_empty());
                     } else if malformed || too_much {
                         self.drained(false);
+                    } else {
+                        self.stop_at_full_prefix();
+                    }
+                    if !matches!(self.state, State::Draining { .. }) {
                         return &[];
                     }
                 }
             }
         }
         &[]
+    }
+
+    fn await_head(&mut self, input: &mut &[u8]) {
+        let State::AwaitHead(reader) = &mut self.state else {
+            return;
+        };
+        if self.sent == 0 && self.requests > 1 {
+            // An answer to a request that has not been sent yet: somebody put it behind the last
+            // one.
+            return self.reconnect();
+        }
+        if reader.is_empty() && matches!(input, [0x15 | 0x16, ..]) {
+            return self.fail(ConnectError::PeerSpeaksTls);
+        }
+        match reader.take(input) {
+            Ok(None) => self.check_beginning(),
+            Ok(Some(head)) => self.response(&head),
+            Err(error) => {
+                let http = reader.beginning().starts_with(b"HTTP/1.");
+                self.fail(if http {
+                    ConnectError::Head(error)
+                } else {
+                    ConnectError::StatusLine
+                });
+            }
+        }
     }
 
     /// Fails early when the first bytes cannot become a status line.
@@ -418,169 +329,165 @@ impl ConnectClient {
         }
     }
 
-    fn response(&mut self, head: &Head, rest: &[u8]) {
-        let Some((minor, status)) = status_line(head.start_line()) else {
-            return self.fail(ConnectError::StatusLine);
-        };
-        match status {
-            101 => self.fail(ConnectError::Interim),
-            100..=199 => {
-                self.interim = self.interim.saturating_add(1);
-                if self.interim > MAX_INTERIM {
-                    return self.fail(ConnectError::Interim);
-                }
-                let reader = HeadReader::new(self.config.limits, self.config.leniency);
-                self.state = State::AwaitHead(reader);
-            }
-            200..=299 => self.established(head, status),
-            _ => self.refused(head, minor, status),
+    /// A rejection that is only reported is as good without the rest of its body.
+    fn stop_at_full_prefix(&mut self) {
+        if let State::Draining {
+            body,
+            next: Next::Reject(_),
+        } = &self.state
+            && body.is_full()
+        {
+            self.drained(false);
         }
     }
 
-    fn established(&mut self, head: &Head, status: u16) {
-        let info = head.first("Proxy-Authentication-Info");
-        if self.auth.accepted(info, b"") == InfoVerdict::Forged {
-            return self.fail(ConnectError::ForgedProof);
+    /// The body of a rejection is over; `clean` says that its end was found and nothing follows.
+    fn drained(&mut self, clean: bool) {
+        if !matches!(self.state, State::Draining { .. }) {
+            return;
         }
-        self.disarm();
-        self.state = State::Open {
-            untested: self.config.expect_tls,
-        };
-        self.events.push_back(ConnectEvent::Established { status });
-    }
-
-    fn refused(&mut self, head: &Head, minor: u8, status: u16) {
-        let (framing, clear) = Framing::of_response(head, status);
-        let reusable = clear && framing != Framing::UntilClose && persists(head, minor);
-        let text = |name| head.first(name).map(String::from);
-        let reject = |auth| {
-            Next::Reject(Rejection {
-                status,
-                class: class_of(status),
-                auth,
-                challenges: head.all("Proxy-Authenticate").map(String::from).collect(),
-                retry_after: text("Retry-After"),
-                proxy_status: text("Proxy-Status"),
-                body: Vec::new(),
-            })
-        };
-        let next = match status {
-            407 => match self.auth.challenge(head.all("Proxy-Authenticate")) {
-                AuthStep::Retry => Next::Retry { reusable },
-                AuthStep::NeedToken { scheme, token } => Next::Token {
-                    reusable,
-                    scheme,
-                    token,
-                },
-                AuthStep::NeedCredentials { .. } => reject(Some(AuthRefusal::NoCredentials)),
-                AuthStep::Refuse(refusal) => reject(Some(refusal)),
-            },
-            408 if self.request_timeouts == 0 => {
-                self.request_timeouts = 1;
-                Next::Retry { reusable: false }
-            }
-            _ => reject(None),
-        };
-        let drain = Drain::new(framing, KEPT_BODY);
-        let skip_body = match &next {
-            Next::Retry { reusable } | Next::Token { reusable, .. } => !reusable,
-            Next::Reject(_) => false,
-        };
-        let done = drain.is_done() || skip_body;
-        self.state = State::Draining { drain, next };
-        if done {
-            self.drained(!skip_body);
-        }
-    }
-
-    /// The body of a rejection is over; `whole` says that its end was found.
-    fn drained(&mut self, whole: bool) {
-        let State::Draining { drain, next } = core::mem::replace(&mut self.state, State::Ended)
+        // All that follows leads to another state.
+        let State::Draining { body, next } =
+            core::mem::replace(&mut self.state, State::NoConnection)
         else {
             return;
         };
         match next {
-            Next::Retry { reusable } if reusable && whole => self.send_request(),
+            Next::Retry { reusable } if reusable && clean => self.send_request(),
             Next::Retry { .. } => self.reconnect(),
             Next::Token {
                 reusable,
                 scheme,
                 token,
             } => {
-                let reusable = reusable && whole;
+                let reusable = reusable && clean;
                 // The first leg may begin on any connection, the others only on this one.
                 if !reusable && token.is_some() {
-                    return self.reconnect();
+                    return self.restart_handshake();
                 }
-                self.state = State::AwaitToken { reusable };
-                self.arm_exchange();
-                self.events
-                    .push_back(ConnectEvent::NeedToken { scheme, token });
+                let bound = token.is_some();
+                self.await_host(reusable, bound, ConnectEvent::NeedToken { scheme, token });
             }
+            Next::Credentials {
+                reusable,
+                realm,
+                scheme,
+            } => self.await_host(
+                reusable && clean,
+                false,
+                ConnectEvent::NeedCredentials { realm, scheme },
+            ),
             Next::Reject(mut rejection) => {
-                rejection.body = drain.into_prefix();
-                self.disarm();
-                self.events.push_back(ConnectEvent::Rejected(rejection));
+                rejection.body = body.into_prefix();
+                self.end(ConnectEvent::Rejected(*rejection));
             }
         }
     }
 
-    /// The token [`ConnectEvent::NeedToken`] asked for, base64; `None` gives up.
+    fn await_host(&mut self, reusable: bool, bound: bool, event: ConnectEvent) {
+        self.state = State::AwaitHost { reusable, bound };
+        self.arm_exchange();
+        self.events.push_back(event);
+    }
+
+    /// The token [`ConnectEvent::NeedToken`] asked for, base64; `None` gives up. Without effect
+    /// when nothing was asked for.
     pub fn set_token(&mut self, now: Instant, token: Option<String>) {
         self.clock.advance(now);
-        let State::AwaitToken { reusable } = self.state else {
+        let State::AwaitHost { reusable, .. } = self.state else {
             return;
         };
         match self.auth.set_token(token) {
             Ok(()) if reusable => self.send_request(),
-            Ok(()) => self.reconnect(),
-            Err(refusal) => {
-                self.disarm();
-                self.state = State::Ended;
-                self.events.push_back(ConnectEvent::Rejected(Rejection {
-                    status: 407,
-                    class: RejectionClass::Authentication,
-                    auth: Some(refusal),
-                    challenges: Vec::new(),
-                    retry_after: None,
-                    proxy_status: None,
-                    body: Vec::new(),
-                }));
-            }
+            Ok(()) => self.reconnect_with_token(),
+            Err(refusal) => self.give_up(refusal),
         }
     }
 
+    /// The credentials [`ConnectEvent::NeedCredentials`] asked for; `None` gives up. Without effect
+    /// when nothing was asked for.
+    pub fn set_credentials(&mut self, now: Instant, credentials: Option<Credentials>) {
+        self.clock.advance(now);
+        let State::AwaitHost { reusable, .. } = self.state else {
+            return;
+        };
+        match self.auth.set_credentials(credentials) {
+            AuthStep::Retry if reusable => self.send_request(),
+            AuthStep::Retry => self.reconnect(),
+            AuthStep::NeedToken { scheme, token } => {
+                let bound = token.is_some();
+                self.await_host(reusable, bound, ConnectEvent::NeedToken { scheme, token });
+            }
+            AuthStep::NeedCredentials { .. } => self.give_up(AuthRefusal::NoCredentials),
+            AuthStep::Refuse(refusal) => self.give_up(refusal),
+        }
+    }
+
+    fn give_up(&mut self, refusal: AuthRefusal) {
+        self.end(ConnectEvent::Rejected(Rejection {
+            status: 407,
+            class: class_of(407),
+            auth: Some(refusal),
+            challenges: Vec::new(),
+            retry_after: None,
+            proxy_status: None,
+            body: Vec::new(),
+        }));
+    }
+
+    /// Asks for a new connection. A handshake bound to the old one is void.
     fn reconnect(&mut self) {
+        self.auth.connection_lost();
+        self.reconnect_with_token();
+    }
+
+    /// As `reconnect`, with a first leg that goes out on the new connection.
+    fn reconnect_with_token(&mut self) {
         if self.reconnects >= self.config.max_reconnects {
-            return self.fail(ConnectError::ProxyClosed);
+            return self.fail(ConnectError::TooManyConnections);
         }
         self.reconnects = self.reconnects.saturating_add(1);
-        self.request.clear();
-        self.sent = 0;
+        self.drop_request();
         self.state = State::NoConnection;
         self.arm_exchange();
         self.events.push_back(ConnectEvent::Reconnect);
     }
 
+    /// The connection is of no more use in the middle of a handshake.
+    fn restart_handshake(&mut self) {
+        if self.restarted {
+            return self.fail(ConnectError::AuthConnectionLost);
+        }
+        self.restarted = true;
+        self.reconnect();
+    }
+
+    /// The next request has to go over another connection.
+    fn connection_spoilt(&mut self) {
+        if let State::AwaitHost { reusable, bound } = &mut self.state {
+            *reusable = false;
+            if *bound {
+                self.restart_handshake();
+            }
+        }
+    }
+
     /// The proxy has closed its side, or the connection is lost.
     pub fn handle_eof(&mut self, now: Instant) {
         self.clock.advance(now);
-        match &self.state {
+        match &mut self.state {
             State::NoConnection | State::Open { .. } | State::Ended => {}
-            State::Draining { next, .. } => {
-                // A rejection is as good without the rest of its body.
-                let reusable = matches!(next, Next::Reject(_));
-                self.drained(reusable);
-            }
-            State::AwaitHead(_) | State::AwaitToken { .. } => {
+            State::Draining { .. } => self.drained(false),
+            State::AwaitHost { .. } => self.connection_spoilt(),
+            State::AwaitHead(reader) => {
                 if self.auth.is_bound_to_connection() {
-                    self.auth.connection_lost();
-                    if self.reconnects < self.config.max_reconnects {
-                        return self.reconnect();
-                    }
-                    return self.fail(ConnectError::AuthConnectionLost);
+                    self.fail(ConnectError::AuthConnectionLost);
+                } else if reader.is_empty() && self.requests > 1 {
+                    // It promised to keep the connection and did not.
+                    self.reconnect();
+                } else {
+                    self.fail(ConnectError::ProxyClosed);
                 }
-                self.fail(ConnectError::ProxyClosed);
             }
         }
     }
@@ -589,6 +496,7 @@ impl ConnectClient {
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock.advance(now);
         match self.timers.expired(now) {
+            Some(Timer::Body) => self.drained(false),
             Some(Timer::Exchange | Timer::Total) => self.fail(ConnectError::Timeout),
             None => {}
         }
@@ -603,14 +511,12 @@ impl ConnectClient {
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<usize> {
         let waiting = self.request.get(self.sent..).unwrap_or_default();
         let len = waiting.len().min(buf.len());
-        if len == 0 {
+        let (Some(from), Some(to)) = (waiting.get(..len), buf.get_mut(..len)) else {
             return None;
-        }
-        for (slot, byte) in buf.iter_mut().zip(waiting) {
-            *slot = *byte;
-        }
+        };
+        to.copy_from_slice(from);
         self.sent = self.sent.saturating_add(len);
-        Some(len)
+        (len > 0).then_some(len)
     }
 
     /// The next event.
@@ -618,68 +524,17 @@ impl ConnectClient {
         self.events.pop_front()
     }
 
-    fn disarm(&mut self) {
+    fn end(&mut self, event: ConnectEvent) {
         self.timers.clear();
-        self.request.clear();
-        self.sent = 0;
+        self.drop_request();
+        self.state = State::Ended;
+        self.events.push_back(event);
     }
 
     fn fail(&mut self, error: ConnectError) {
-        if matches!(self.state, State::Open { .. } | State::Ended) {
-            return;
+        if !matches!(self.state, State::Open { .. } | State::Ended) {
+            self.end(ConnectEvent::Failed(error));
         }
-        self.disarm();
-        self.state = State::Ended;
-        self.events.push_back(ConnectEvent::Failed(error));
-    }
-}
-
-/// Whether a configured field is well-formed and not one the client writes itself.
-fn may_be_sent((name, value): &(String, String)) -> bool {
-    const RESERVED: [&str; 5] = [
-        "Host",
-        "Content-Length",
-        "Transfer-Encoding",
-        "Connection",
-        "Proxy-Authorization",
-    ];
-    is_field_name(name)
-        && is_field_value(value)
-        && !RESERVED.iter().any(|r| r.eq_ignore_ascii_case(name))
-}
-
-/// Minor version and status of a status line of HTTP/1.
-fn status_line(line: &str) -> Option<(u8, u16)> {
-    let rest = line.strip_prefix("HTTP/1.")?;
-    let (minor, rest) = rest.split_once(' ')?;
-    let [minor @ b'0'..=b'9'] = minor.as_bytes() else {
-        return None;
-    };
-    let code = rest.split(' ').next().unwrap_or_default();
-    if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let status = code.parse().ok().filter(|code| (100..600).contains(code))?;
-    Some((minor.saturating_sub(b'0'), status))
-}
-
-/// Whether the connection goes on behind this response (RFC 9112 section 9.3).
-fn persists(head: &Head, minor: u8) -> bool {
-    let says = |word| head.lists("Connection", word) || head.lists("Proxy-Connection", word);
-    if says("close") {
-        return false;
-    }
-    minor >= 1 || says("keep-alive")
-}
-
-const fn class_of(status: u16) -> RejectionClass {
-    match status {
-        400 | 405 | 501 => RejectionClass::Permanent,
-        403 => RejectionClass::Policy,
-        407 => RejectionClass::Authentication,
-        429 | 503 => RejectionClass::Temporary,
-        502 | 504 => RejectionClass::Upstream,
-        _ => RejectionClass::Other,
     }
 }
 

@@ -33,8 +33,8 @@ use smallvec::SmallVec;
 use self::answer::Refusal;
 use self::queue::Queue;
 use self::request::{Request, head_error};
-use crate::head::{HeadReader, Leniency, is_field_value};
 use crate::time::{Clock, Timers};
+use crate::wire::{HeadReader, Leniency, is_field_value};
 use crate::{ConnectClient, Instant, Rng};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

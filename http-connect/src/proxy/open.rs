@@ -14,7 +14,7 @@ use super::{
     AuthCheck, AuthVerdict, ConnectServer, ProxyAction, ProxyError, ProxyEvent, Relay, Side, State,
     Ticket, Timer,
 };
-use crate::head::is_field_value;
+use crate::wire::is_field_value;
 use crate::{Host, Instant};
 
 impl ConnectServer {

@@ -103,8 +103,8 @@ impl ConnectServer {
             match event {
                 ConnectEvent::Established { .. } => self.parent_established(),
                 ConnectEvent::Reconnect => self.parent_reconnect(),
-                // The host of a proxy has no tokens for its parent.
-                ConnectEvent::NeedToken { .. } => {
+                // The host of a proxy is not asked about its parent.
+                ConnectEvent::NeedToken { .. } | ConnectEvent::NeedCredentials { .. } => {
                     self.refuse(ProxyError::HttpProtocol {
                         received: Some(407),
                     });
@@ -161,9 +161,9 @@ impl ConnectServer {
 /// What the client of this proxy is told about a parent that does not answer as it should.
 const fn parent_error(error: ConnectError) -> ProxyError {
     match error {
-        ConnectError::ProxyClosed | ConnectError::AuthConnectionLost => {
-            ProxyError::ConnectionTerminated
-        }
+        ConnectError::ProxyClosed
+        | ConnectError::AuthConnectionLost
+        | ConnectError::TooManyConnections => ProxyError::ConnectionTerminated,
         ConnectError::Timeout => ProxyError::ReadTimeout,
         ConnectError::Head(HeadError::TooLarge | HeadError::StartLineTooLong) => {
             ProxyError::ResponseTooLarge
@@ -172,7 +172,6 @@ const fn parent_error(error: ConnectError) -> ProxyError {
         | ConnectError::StatusLine
         | ConnectError::Interim
         | ConnectError::PeerSpeaksTls
-        | ConnectError::NotATunnel
         | ConnectError::ForgedProof => ProxyError::HttpProtocol { received: None },
     }
 }

@@ -6,10 +6,7 @@ use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
 use super::{ProxyConfig, ProxyError};
-use crate::body::content_length;
-use crate::head::{Head, HeadError};
-use crate::text::is_token_byte;
-use crate::{Host, Target};
+use crate::wire::{Head, HeadError, Host, RequestLine, Target, content_length};
 
 /// Methods that exist and are not offered: 405 instead of 501.
 const KNOWN_METHODS: [&str; 8] = [
@@ -126,22 +123,15 @@ pub(super) const fn head_error(error: HeadError) -> ProxyError {
 /// The target of a CONNECT, and whether it is one of HTTP/1.0.
 fn request_line(line: &str, longest_target: usize) -> Result<(&str, bool), ProxyError> {
     let bad = |status| Err(ProxyError::BadRequest(status));
-    let mut words = line.split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
+    let Some(RequestLine {
+        method,
+        target,
+        version,
+    }) = RequestLine::parse(line)
     else {
         return bad(400);
     };
-    if method.is_empty() || !method.bytes().all(is_token_byte) || target.contains('\t') {
-        return bad(400);
-    }
-    let [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = version.as_bytes() else {
-        return bad(400);
-    };
-    if !major.is_ascii_digit() || !minor.is_ascii_digit() {
-        return bad(400);
-    }
-    if *major != b'1' {
+    if version.0 != 1 {
         return bad(505);
     }
     if method != "CONNECT" {
@@ -154,7 +144,7 @@ fn request_line(line: &str, longest_target: usize) -> Result<(&str, bool), Proxy
     if target.len() > longest_target {
         return bad(414);
     }
-    Ok((target, *minor == b'0'))
+    Ok((target, version.1 == 0))
 }
 
 /// Checks that there is one Host, and that it is well-formed and does not contradict the target.

@@ -40,6 +40,8 @@ pub struct Leniency {
     pub blank_before_colon: bool,
     /// Empty lines may stand in front of the first line.
     pub leading_empty_lines: bool,
+    /// More than one space may stand between the version and the status code.
+    pub extra_spaces: bool,
 }
 
 /// Why bytes are no head.
@@ -67,6 +69,16 @@ impl Leniency {
         folding: false,
         blank_before_colon: false,
         leading_empty_lines: false,
+        extra_spaces: false,
+    };
+
+    /// Everything is forgiven.
+    pub const LENIENT: Self = Self {
+        bare_lf: true,
+        folding: true,
+        blank_before_colon: true,
+        leading_empty_lines: true,
+        extra_spaces: true,
     };
 }
 
@@ -116,8 +128,21 @@ impl Head {
 }
 
 /// Collects a head from chunks of any size; each byte is looked at a fixed number of times.
+///
+/// ```
+/// use http_connect::wire::{HeadLimits, HeadReader, Leniency};
+///
+/// let mut reader = HeadReader::new(HeadLimits::default(), Leniency::STRICT);
+/// let mut input: &[u8] = b"HTTP/1.1 200 OK\r\nA: 1\r";
+/// assert!(reader.take(&mut input).unwrap().is_none());
+/// let mut input: &[u8] = b"\n\r\nrest";
+/// let head = reader.take(&mut input).unwrap().unwrap();
+/// assert_eq!(head.start_line(), "HTTP/1.1 200 OK");
+/// assert_eq!(head.first("a"), Some("1"));
+/// assert_eq!(input, b"rest");
+/// ```
 #[derive(Debug)]
-pub(crate) struct HeadReader {
+pub struct HeadReader {
     limits: HeadLimits,
     leniency: Leniency,
     /// The head with normal line ends and without what was forgiven.
@@ -125,6 +150,8 @@ pub(crate) struct HeadReader {
     /// Bytes taken in, those forgiven included.
     taken: usize,
     line_start: usize,
+    /// Where the line before began.
+    last_start: usize,
     lines: usize,
     after_cr: bool,
     /// A field line ended; a blank at the beginning of the next one folds it.
@@ -132,13 +159,15 @@ pub(crate) struct HeadReader {
 }
 
 impl HeadReader {
-    pub(crate) const fn new(limits: HeadLimits, leniency: Leniency) -> Self {
+    /// A reader at the beginning of a head.
+    pub const fn new(limits: HeadLimits, leniency: Leniency) -> Self {
         Self {
             limits,
             leniency,
             text: Vec::new(),
             taken: 0,
             line_start: 0,
+            last_start: 0,
             lines: 0,
             after_cr: false,
             foldable: false,
@@ -146,17 +175,21 @@ impl HeadReader {
     }
 
     /// Whether nothing of a head has come yet.
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.taken == 0
     }
 
-    /// The bytes of the first line that have come so far.
-    pub(crate) fn beginning(&self) -> &[u8] {
+    /// The lines that have come so far.
+    pub fn beginning(&self) -> &[u8] {
         &self.text
     }
 
-    /// Takes bytes up to the end of the head; what follows stays in `input`.
-    pub(crate) fn take(&mut self, input: &mut &[u8]) -> Result<Option<Head>, HeadError> {
+    /// Takes bytes up to the end of the head; what follows stays in `input`. The reader is at the
+    /// beginning of another head then.
+    ///
+    /// # Errors
+    /// [`HeadError`]; the reader is of no more use.
+    pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Head>, HeadError> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
             if self.byte(byte)? {
@@ -196,11 +229,7 @@ impl HeadReader {
             // Back to the line before: its end becomes one space.
             self.text.truncate(self.line_start.saturating_sub(1));
             self.text.push(b' ');
-            self.line_start = self
-                .text
-                .iter()
-                .rposition(|&b| b == b'\n')
-                .map_or(0, |at| at.saturating_add(1));
+            self.line_start = self.last_start;
             self.lines = self.lines.saturating_sub(1);
             return Ok(());
         }
@@ -229,6 +258,7 @@ impl HeadReader {
         }
         self.foldable = self.lines > 0;
         self.text.push(b'\n');
+        self.last_start = self.line_start;
         self.line_start = self.text.len();
         self.lines = self.lines.saturating_add(1);
         if self.lines > self.limits.fields.saturating_add(1) {
@@ -238,7 +268,8 @@ impl HeadReader {
     }
 
     fn finish(&mut self) -> Result<Head, HeadError> {
-        let bytes = core::mem::take(&mut self.text);
+        let fresh = Self::new(self.limits, self.leniency);
+        let bytes = core::mem::replace(self, fresh).text;
         // Bytes above ASCII are legal in values; what is not UTF-8 is shown as U+FFFD.
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
