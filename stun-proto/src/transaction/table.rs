@@ -225,11 +225,13 @@ impl<T> Transactions<T> {
     }
 
     /// The round trip of a transaction whose response has come; `None` when the request was sent
-    /// more than once, so that nobody knows which one was answered.
+    /// more than once, so that nobody knows which one was answered, or should have been by now:
+    /// then the host was asleep, and the time says nothing about the path.
     pub fn rtt(&self, now: Instant, id: TransactionId) -> Option<Duration> {
         match &self.open.get(&id)?.progress {
             Progress::Running { schedule, started } if schedule.sends() == 1 => {
-                Some(elapsed(*started, now))
+                let in_time = schedule.deadline().is_none_or(|due| now <= due);
+                in_time.then(|| elapsed(*started, now))
             }
             Progress::Running { .. } | Progress::Waiting => None,
         }

@@ -173,6 +173,19 @@ fn a_request_sent_twice_teaches_nothing() {
     assert_eq!(table.rto(at(1400), server_ip()), rtt * 3);
 }
 
+#[test]
+fn a_host_that_slept_learns_nothing_from_the_answer_that_waited_for_it() {
+    let mut table = table();
+    table.start(START, server(), id(1), b"r", 0).unwrap();
+    sent(&mut table);
+    assert_eq!(table.rtt(at(30_000), id(1)), None);
+    table.finish(at(30_000), id(1));
+    assert_eq!(
+        table.rto(at(30_000), server_ip()),
+        Duration::from_millis(500)
+    );
+}
+
 // spec: STUN-6.2.1-5, 5389-7.2.1-1
 #[test]
 fn an_estimate_is_for_one_server_and_dies_600_s_after_the_last_transaction() {
