@@ -141,13 +141,12 @@ fn attempt(rig: &mut Rig) -> Option<Connection> {
     let vector = "001c00142112a4420102030405060708090a0b0c002a0004deadbeef001200080001e135e112a690";
     let bytes = hex::decode(vector).unwrap();
     rig.input(&bytes);
-    match rig.event()? {
-        Event::ConnectionAttempt { connection, peer } => {
-            assert_eq!(peer, addr(PEER));
-            Some(connection)
-        }
-        other => panic!("{other:?}"),
-    }
+    let event = rig.event()?;
+    let Event::ConnectionAttempt { connection, peer } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(peer, addr(PEER));
+    Some(connection)
 }
 
 // spec: 6062-4.4-1
