@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod auth;
 pub mod binding;
 pub mod demux;
+pub mod discovery;
 pub mod framing;
 pub mod limit;
 mod net;
