@@ -4,7 +4,6 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use stun_proto::time::deadline;
-use stun_proto::wire::AttributeType;
 use stun_proto::{Instant, Path, Rng};
 use subtle::ConstantTimeEq as _;
 
@@ -15,9 +14,6 @@ use super::output::{Event, RelayId};
 use super::requests::{BAD_REQUEST, Denied, Proven};
 use super::{Core, Users};
 use crate::wire::{Lifetime, MobilityTicket, code};
-
-/// MOBILITY-TICKET.
-pub(super) const TICKET: AttributeType = AttributeType(0x8030);
 
 /// How long the ticket before the last one is known.
 const OLD_TICKET: Duration = Duration::from_secs(30);

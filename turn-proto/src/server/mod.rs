@@ -67,6 +67,7 @@ mod mobility;
 mod output;
 mod peers;
 mod plane;
+mod relays;
 mod requests;
 mod streams;
 mod tcp;
@@ -86,7 +87,6 @@ use stun_proto::time::{Clock, Timers};
 use stun_proto::wire::{Class, Key, Message, Method, TransactionId};
 use stun_proto::{FiveTuple, Instant, Path, Received, Rng, StreamId, Transmit};
 
-use self::allocate::Reservation;
 use self::allocation::{Allocation, AllocationId, Timer};
 pub use self::config::{ConfigError, Limits, Redirect, ServerConfig, SharedKeys};
 pub use self::icmp::{IcmpReport, parse_icmp};
@@ -96,6 +96,7 @@ pub use self::output::{
     RelayProtocol, RelayTo, Stats,
 };
 use self::output::{Outbox, count};
+use self::relays::Reservation;
 use self::requests::Waiting;
 use self::streams::ClientStream;
 pub use self::streams::StreamRefused;

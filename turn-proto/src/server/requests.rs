@@ -15,12 +15,12 @@ use stun_proto::{FiveTuple, Instant, Path};
 
 use super::allocation::{AllocationId, Protection, Timer};
 use super::output::{Action, KeyOwner, KeyTicket, count};
-use super::token::{ACCESS_TOKEN, THIRD_PARTY_AUTHORIZATION};
 use super::users::{KeyQuery, Lookup, Purpose};
 use super::{Core, Users, canonical};
 use crate::wire::{
-    self, ChannelNumber, ConnectionId, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
-    RequestedTransport, ReservationToken, XorPeerAddress, code,
+    self, AccessToken, ChannelNumber, ConnectionId, DontFragment, EvenPort, Lifetime,
+    MobilityTicket, RequestedAddressFamily, RequestedTransport, ReservationToken,
+    ThirdPartyAuthorization, XorPeerAddress, code,
 };
 
 /// A request, and where it came from.
@@ -206,7 +206,11 @@ impl<U: Users> Core<U> {
         }
         let result = match proven.message.method() {
             wire::ALLOCATE => self.allocate(now, &proven),
-            wire::REFRESH if proven.message.has(super::mobility::TICKET) => {
+            wire::REFRESH
+                if proven
+                    .message
+                    .has(<MobilityTicket<'_> as Attribute<'_>>::TYPE) =>
+            {
                 self.move_client(now, &proven)
             }
             wire::REFRESH => self
@@ -258,7 +262,7 @@ impl<U: Users> Core<U> {
             .unknown_required(|ty| {
                 KNOWN.contains(&ty)
                     || (dont_fragment && ty == <DontFragment as Attribute<'_>>::TYPE)
-                    || (by_token && ty == ACCESS_TOKEN)
+                    || (by_token && ty == <AccessToken<'_> as Attribute<'_>>::TYPE)
             })
             .collect()
     }
@@ -278,7 +282,8 @@ impl<U: Users> Core<U> {
         if refusal.code == ErrorCode::UNAUTHENTICATED
             && let Some(name) = users.third_party()
         {
-            len = append(&mut buf, len, THIRD_PARTY_AUTHORIZATION, name.as_bytes());
+            let ty = <ThirdPartyAuthorization<'_> as Attribute<'_>>::TYPE;
+            len = append(&mut buf, len, ty, name.as_bytes());
         }
         self.send_unverified(now, seen, buf.get(..len).unwrap_or_default());
     }

@@ -85,18 +85,17 @@ impl Rig {
     /// Takes what the server sends; opens relays as it asks.
     fn answer(&mut self) -> Option<(Path, Vec<u8>)> {
         while let Some(action) = self.server.poll_action() {
-            match action {
-                Action::OpenRelay { relay, family, .. } => {
-                    let ip: IpAddr = match family {
-                        AddressFamily::V4 => [203, 0, 113, 1].into(),
-                        AddressFamily::V6 => [0x2001, 0xDB8, 1, 0, 0, 0, 0, 1].into(),
-                    };
-                    let at = SocketAddr::new(ip, self.next_port);
-                    self.next_port += 1;
-                    self.server.relay_opened(self.now, relay, at);
-                }
-                other => self.actions.push(other),
-            }
+            let Action::OpenRelay { relay, family, .. } = action else {
+                self.actions.push(action);
+                continue;
+            };
+            let ip: IpAddr = match family {
+                AddressFamily::V4 => [203, 0, 113, 1].into(),
+                AddressFamily::V6 => [0x2001, 0xDB8, 1, 0, 0, 0, 0, 1].into(),
+            };
+            let at = SocketAddr::new(ip, self.next_port);
+            self.next_port += 1;
+            self.server.relay_opened(self.now, relay, at);
         }
         let mut buf = [0; MAX_TRANSMIT];
         let sent = self.server.poll_transmit(&mut buf)?;

@@ -6,16 +6,11 @@ use alloc::vec::Vec;
 use base64ct::{Base64, Encoding as _};
 use stun_proto::Instant;
 use stun_proto::auth::{Claim, User};
-use stun_proto::wire::{AttributeType, Key};
+use stun_proto::wire::Key;
 
 use super::requests::Seen;
 use super::{Core, Users};
-use crate::wire;
-
-/// ACCESS-TOKEN.
-pub(super) const ACCESS_TOKEN: AttributeType = AttributeType(0x001B);
-/// THIRD-PARTY-AUTHORIZATION: the name of this server for authorization servers.
-pub(super) const THIRD_PARTY_AUTHORIZATION: AttributeType = AttributeType(0x802E);
+use crate::wire::{self, AccessToken};
 
 /// How far clocks may differ, in seconds.
 const SKEW: u64 = 5;
@@ -36,10 +31,9 @@ impl<U: Users> Core<U> {
         let User::Name(kid) = claim.user else {
             return None;
         };
-        let mut attributes = seen.message.attributes();
-        if let Some(attribute) = attributes.find(|raw| raw.ty == ACCESS_TOKEN) {
+        if let Some(AccessToken(token)) = seen.message.find() {
             let opens = matches!(seen.message.method(), wire::ALLOCATE | wire::REFRESH);
-            return Some(opens.then(|| self.open(kid, attribute.value)).flatten());
+            return Some(opens.then(|| self.open(kid, token)).flatten());
         }
         let allocation = match self.allocation_at(seen.path) {
             Some((_, allocation)) => Some(allocation),

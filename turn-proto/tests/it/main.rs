@@ -1,4 +1,3 @@
-//! Tests of the crate from outside.
-#![allow(clippy::arithmetic_side_effects, reason = "test code")]
+//! What the crate does as a whole, seen from outside.
 
-mod client;
+mod server_memory;

@@ -494,7 +494,10 @@ impl Model {
                 Event::PermissionExpired { relay, peer } => {
                     assert!(self.permitted.remove(&(relay, peer)));
                 }
-                _ => {}
+                Event::AllocationRefreshed { .. }
+                | Event::AllocationMoved { .. }
+                | Event::ChannelBound { .. }
+                | Event::ChannelUnbound { .. } => {}
             }
         }
         let next = self.rig.server.poll_timeout();

@@ -49,10 +49,7 @@ impl Tcp {
         for _ in 0..2 {
             let request = self.rig.signed(user, method, attributes);
             self.feed(id, &request);
-            let answer = self.rig.answer();
-            let Some((to, answer)) = answer else {
-                return None;
-            };
+            let (to, answer) = self.rig.answer()?;
             assert_eq!(to, Path::Stream(id));
             if ![401, 438].contains(&code_of(&answer)) {
                 return Some(answer);
