@@ -1,3 +1,5 @@
-//! What the crate does as a whole, seen from outside.
+//! Tests of the crate from outside.
+#![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
+mod client;
 mod server_memory;
