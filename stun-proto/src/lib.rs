@@ -9,6 +9,7 @@ pub mod demux;
 pub mod discovery;
 pub mod framing;
 pub mod limit;
+pub mod nat;
 mod net;
 mod rng;
 pub mod time;
