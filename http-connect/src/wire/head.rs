@@ -156,6 +156,9 @@ pub struct HeadReader {
     after_cr: bool,
     /// A field line ended; a blank at the beginning of the next one folds it.
     foldable: bool,
+    /// How many bytes have been looked at, each time one is.
+    #[cfg(test)]
+    pub(super) looked: usize,
 }
 
 impl HeadReader {
@@ -171,6 +174,8 @@ impl HeadReader {
             lines: 0,
             after_cr: false,
             foldable: false,
+            #[cfg(test)]
+            looked: 0,
         }
     }
 
@@ -202,6 +207,10 @@ impl HeadReader {
     /// Takes in one byte; `true` when the head is complete.
     fn byte(&mut self, byte: u8) -> Result<bool, HeadError> {
         self.taken = self.taken.saturating_add(1);
+        #[cfg(test)]
+        {
+            self.looked = self.looked.saturating_add(1);
+        }
         if self.taken > self.limits.bytes {
             return Err(HeadError::TooLarge);
         }
