@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod client;
 mod data;
 pub mod policy;
+pub mod resolve;
 pub mod server;
 pub mod wire;
 
