@@ -1054,3 +1054,95 @@ fn secrets_are_not_shown() {
     assert!(!shown.contains("canary"), "{shown}");
     assert!(!shown.contains("Basic dTpj"), "{shown}");
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token() -> impl Strategy<Value = String> {
+        "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,8}"
+    }
+
+    /// A challenge as written, and its scheme, token and parameters as meant.
+    type Written = (String, String, Option<String>, Vec<(String, String)>);
+
+    fn challenge() -> impl Strategy<Value = Written> {
+        let value = prop_oneof![
+            token().prop_map(|text| (text.clone(), text)),
+            "[ -~\u{e9}\t]{0,10}".prop_map(|text| {
+                let mut written = String::new();
+                super::super::challenge::push_quoted(&mut written, &text);
+                (written, text)
+            }),
+        ];
+        let blank = "[ \t]{0,2}";
+        let parameter = (token(), blank, blank, value);
+        let bare = token().prop_map(|scheme| (scheme.clone(), scheme, None, Vec::new()));
+        let with_token = (token(), "[A-Za-z0-9._~+/-]{1,9}={0,2}").prop_map(|(scheme, token)| {
+            let written = alloc::format!("{scheme} {token}");
+            (written, scheme, Some(token), Vec::new())
+        });
+        let with_parameters =
+            (token(), prop::collection::vec(parameter, 1..4)).prop_map(|(scheme, parameters)| {
+                let text: Vec<String> = parameters
+                    .iter()
+                    .map(|(name, a, b, (written, _))| alloc::format!("{name}{a}={b}{written}"))
+                    .collect();
+                let meant = parameters
+                    .into_iter()
+                    .map(|(name, _, _, (_, text))| (name, text))
+                    .collect();
+                let written = alloc::format!("{scheme} {}", text.join(","));
+                (written, scheme, None, meant)
+            });
+        prop_oneof![bare, with_token, with_parameters]
+    }
+
+    proptest! {
+        // spec: HS-11.6.1-1
+        #[test]
+        fn challenges_round_trip(all in prop::collection::vec(challenge(), 1..5)) {
+            let field: Vec<&str> = all.iter().map(|(written, ..)| written.as_str()).collect();
+            let field = field.join(" , ");
+            let read: Vec<_> = challenges(&field).map(Result::unwrap).collect();
+            prop_assert_eq!(read.len(), all.len(), "{}", field);
+            for (read, (_, scheme, token, parameters)) in read.iter().zip(&all) {
+                prop_assert_eq!(read.scheme, scheme.as_str());
+                prop_assert_eq!(read.token68, token.as_deref());
+                let found: Vec<(String, String)> = read
+                    .parameters()
+                    .map(|(name, value)| (name.to_string(), value.into_owned()))
+                    .collect();
+                prop_assert_eq!(&found, parameters);
+            }
+        }
+
+        // spec: SEC-G-01
+        #[test]
+        fn no_field_makes_authentication_panic(text in "\\PC{0,60}", loose in "[A-Za-z=,\" \\\\]{0,40}") {
+            for text in [text, loose, String::from("Digest realm=\"r\",nonce=\"n\",qop=\"auth")] {
+                let _ = challenges(&text).last();
+                let mut auth = client(true);
+                let _ = auth.challenge([text.as_str()]);
+                let _ = auth.authorization(&mut rng(), "CONNECT", "h:1", b"");
+                let _ = auth.accepted(Some(&text), b"");
+                if let Ok(credentials) = Challenge::parse(&text) {
+                    let _ = DigestClaim::read(&credentials);
+                    let _ = parse_basic(&credentials);
+                }
+            }
+        }
+
+        #[test]
+        fn user_names_survive_the_way_to_the_server(name in "[ -~\u{e9}\u{4e2d}]{1,20}", extended in any::<bool>()) {
+            let mut session = digest(DIGEST_MD5, &name, "p");
+            if extended {
+                session = session.with_extended_username();
+            }
+            let value = session.authorization(&mut rng(), "CONNECT", "h:1", b"");
+            let claim = DigestClaim::read(&Challenge::parse(&value).unwrap()).unwrap();
+            prop_assert_eq!(claim.user(), &ClaimedUser::Name(name));
+        }
+    }
+}
