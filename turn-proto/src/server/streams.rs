@@ -16,6 +16,8 @@ const MAX_UNIT: usize = 65_535 + 4 + 3;
 pub(super) struct ClientStream {
     at: FiveTuple,
     state: StreamState,
+    /// It has, or had, an allocation: ChannelData may still be on its way.
+    had_allocation: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl<U: Users> Server<U> {
         let stream = ClientStream {
             at,
             state: StreamState::New,
+            had_allocation: false,
         };
         core.streams.insert(id, stream);
         core.timers
@@ -140,10 +143,8 @@ impl<U: Users> Core<U> {
         let stream = self.streams.get_mut(&id).ok_or(CloseReason::Protocol)?;
         let (path, at) = (Path::Stream(id), stream.at);
         match unit {
-            // No channel can be bound before there is an allocation.
-            Unit::ChannelData { .. } if !self.by_path.contains_key(&path) => {
-                Err(CloseReason::Protocol)
-            }
+            // No channel can be bound before there is an allocation: this is something else.
+            Unit::ChannelData { .. } if !stream.had_allocation => Err(CloseReason::Protocol),
             Unit::ChannelData { channel, data } => Ok(match self.channel(channel) {
                 Some(channel) => self.channel_data(now, path, channel, data),
                 None => self.not_permitted(),
@@ -234,6 +235,9 @@ impl<U: Users> Core<U> {
 
     /// The stream has an allocation: it may be idle as long as that lives.
     pub(super) fn stream_with_allocation(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.had_allocation = true;
+        }
         self.timers.disarm(Timer::StreamIdle(id));
     }
 

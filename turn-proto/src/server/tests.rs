@@ -2,6 +2,7 @@
 
 mod extensions;
 mod limits;
+mod scenarios;
 mod tcp;
 
 use core::net::{IpAddr, SocketAddr};

@@ -1,0 +1,284 @@
+//! Longer stories, each told by one client against the server alone.
+
+use super::*;
+
+fn udp(writer: Writer<'_>) -> Writer<'_> {
+    writer.attribute(&RequestedTransport::UDP)
+}
+
+// spec: TURN-5-8
+#[test]
+fn clients_come_over_every_transport() {
+    for transport in [Transport::Udp, Transport::Dtls] {
+        let mut rig = Rig::with(|config| config.relay_tcp = true);
+        let at = FiveTuple {
+            transport,
+            ..client(1)
+        };
+        rig.allocate(at);
+        assert_eq!(rig.bind(at, 0x4000, "9.9.9.9:9"), 0);
+        assert!(rig.channel(at, 0x4000, b"x").is_some());
+        // The same addresses over another transport are another five-tuple.
+        let other = FiveTuple {
+            transport: match transport {
+                Transport::Udp => Transport::Dtls,
+                Transport::Dtls | Transport::Tcp | Transport::Tls => Transport::Udp,
+            },
+            ..at
+        };
+        assert_eq!(rig.channel(other, 0x4000, b"x"), None);
+        // No TCP relays over datagrams.
+        rig.learn_nonce(other);
+        let answer = rig.ask(other, wire::ALLOCATE, |w| {
+            w.attribute(&RequestedTransport::TCP)
+        });
+        assert_eq!(code_of(&answer), 400);
+    }
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut rig = Rig::new();
+        let at = FiveTuple {
+            transport,
+            ..client(9)
+        };
+        rig.server.stream_opened(rig.now, STREAM, at).unwrap();
+        allocate_on_stream(&mut rig);
+    }
+}
+
+fn allocate_on_stream(rig: &mut Rig) {
+    let request = rig.bare(wire::ALLOCATE);
+    rig.stream(&request, 1000);
+    let answer = rig.answer().unwrap().1;
+    let nonce: Nonce<'_> = Message::parse(&answer).unwrap().find().unwrap();
+    rig.nonce = nonce.as_bytes().to_vec();
+    let request = rig.signed(ALICE, wire::ALLOCATE, udp);
+    rig.stream(&request, 1000);
+    assert_eq!(code_of(&rig.answer().unwrap().1), 0);
+}
+
+// spec: TURN-5-3, TURN-STR-3, TURN-12.6-2
+#[test]
+fn channel_data_behind_the_end_of_an_allocation_is_only_dropped() {
+    let mut rig = stream_rig();
+    allocate_on_stream(&mut rig);
+    let request = rig.signed(ALICE, wire::REFRESH, |w| w.attribute(&Lifetime(0)));
+    rig.stream(&request, 1000);
+    assert_eq!(code_of(&rig.answer().unwrap().1), 0);
+    assert!(rig.stream(b"\x40\0\0\x01a\0\0\0", 3).is_empty());
+    assert!(rig.answer().is_none());
+    assert_eq!(rig.server.stats().not_permitted, 1);
+    // The stream can have another allocation, or is idle.
+    let request = rig.signed(ALICE, wire::ALLOCATE, udp);
+    rig.stream(&request, 1000);
+    assert_eq!(code_of(&rig.answer().unwrap().1), 0);
+    let request = rig.signed(ALICE, wire::REFRESH, |w| w.attribute(&Lifetime(0)));
+    rig.stream(&request, 1000);
+    rig.answer();
+    rig.actions.clear();
+    rig.advance(30);
+    assert_eq!(rig.closed(), Some(CloseReason::Idle));
+}
+
+// spec: TURN-5-6, STUN-9.2.4-7, TURN-6-4
+#[test]
+fn an_allocation_lives_through_a_day_of_stale_nonces() {
+    let mut rig = Rig::new();
+    let at = client(1);
+    let relay = rig.allocate(at);
+    let peer = XorPeerAddress(addr("9.9.9.9:9"));
+    rig.bind(at, 0x4000, "9.9.9.9:9");
+    for _ in 0..(24 * 3600 / 240) {
+        rig.advance(240);
+        // Data prolongs nothing by itself.
+        assert!(rig.channel(at, 0x4000, b"x").is_some());
+        for method in [wire::REFRESH, wire::CREATE_PERMISSION, wire::CHANNEL_BIND] {
+            let request = match method {
+                wire::REFRESH => rig.signed(ALICE, method, |w| w),
+                wire::CREATE_PERMISSION => rig.signed(ALICE, method, |w| w.attribute(&peer)),
+                _ => rig.signed(ALICE, method, |w| {
+                    w.attribute(&ChannelNumber(0x4000)).attribute(&peer)
+                }),
+            };
+            let answer = rig.send(at, &request).unwrap();
+            if code_of(&answer) == 438 {
+                let message = Message::parse(&answer).unwrap();
+                rig.nonce = message.find::<Nonce<'_>>().unwrap().as_bytes().to_vec();
+                // The same again, with the new nonce.
+                let answer = match method {
+                    wire::REFRESH => rig.ask(at, method, |w| w),
+                    wire::CREATE_PERMISSION => rig.ask(at, method, |w| w.attribute(&peer)),
+                    _ => rig.ask(at, method, |w| {
+                        w.attribute(&ChannelNumber(0x4000)).attribute(&peer)
+                    }),
+                };
+                assert_eq!(code_of(&answer), 0);
+            } else {
+                assert_eq!(code_of(&answer), 0);
+            }
+        }
+        while let Some(event) = rig.server.poll_event() {
+            assert!(!matches!(event, Event::ChannelUnbound { .. }));
+        }
+    }
+    let from = addr("9.9.9.9:9");
+    assert!(rig.server.handle_relay(rig.now, relay, from, 1).is_some());
+    assert_eq!(code_of(&rig.refresh(at, 0)), 0);
+    assert_eq!(rig.deleted(), Some(DeleteReason::Client));
+}
+
+#[test]
+fn after_a_restart_nonces_are_stale_and_allocations_unknown() {
+    let mut rig = Rig::new();
+    let at = client(1);
+    rig.allocate(at);
+    let old = rig.nonce.clone();
+    let restarted = Rig::with(|_| {});
+    rig.server = {
+        let mut users = StaticUsers::new(REALM);
+        users.add("alice", "secret");
+        let config = restarted.server.core.config.clone();
+        Server::new(config, users, [99; 32], rig.now).unwrap()
+    };
+    assert_eq!(rig.channel(at, 0x4000, b"x"), None);
+    let request = rig.signed(ALICE, wire::REFRESH, |w| w);
+    assert_eq!(code_of(&rig.send(at, &request).unwrap()), 438);
+    assert_eq!(rig.nonce, old);
+    rig.learn_nonce(at);
+    let answer = rig.ask(at, wire::REFRESH, |w| w);
+    assert_eq!(code_of(&answer), 437);
+}
+
+// spec: STUN-16-1, SEC-T-02
+#[test]
+fn servers_that_share_keys_understand_each_others_nonces() {
+    let build = |seed: u8, shared: Option<[u8; 32]>| {
+        let mut rig = Rig::with(|config| config.shared_keys = shared.map(SharedKeys::new));
+        let mut users = StaticUsers::new(REALM);
+        users.add("alice", "secret");
+        let config = rig.server.core.config.clone();
+        rig.server = Server::new(config, users, [seed; 32], rig.now).unwrap();
+        rig
+    };
+    let at = client(1);
+    for (shared, code) in [(Some([7; 32]), 0), (None, 438)] {
+        let mut first = build(1, shared);
+        let mut second = build(2, shared);
+        first.learn_nonce(at);
+        second.nonce = first.nonce.clone();
+        let request = second.signed(ALICE, wire::ALLOCATE, udp);
+        assert_eq!(code_of(&second.send(at, &request).unwrap()), code);
+    }
+    let shown = alloc::format!("{:?}", SharedKeys::new([0x41; 32]));
+    assert_eq!(shown, "SharedKeys(..)");
+    // Nonces outlive one change of the key, not two.
+    let mut rig = Rig::new();
+    rig.learn_nonce(at);
+    rig.server.rotate_nonce_key();
+    let request = rig.signed(ALICE, wire::ALLOCATE, |w| w);
+    assert_eq!(code_of(&rig.send(at, &request).unwrap()), 400);
+    rig.server.rotate_nonce_key();
+    let request = rig.signed(ALICE, wire::ALLOCATE, |w| w);
+    assert_eq!(code_of(&rig.send(at, &request).unwrap()), 438);
+}
+
+// spec: TURN-12-2, TURN-12.2-1
+#[test]
+fn four_thousand_channels_and_no_more() {
+    let mut rig = Rig::with(|config| {
+        config.limits.channels = 5000;
+        config.limits.permissions = 5000;
+    });
+    let at = client(1);
+    let relay = rig.allocate(at);
+    for n in 0..4096_u16 {
+        let peer = alloc::format!("9.9.9.9:{}", n + 1);
+        assert_eq!(rig.bind(at, 0x4000 + n, &peer), 0);
+        while rig.server.poll_event().is_some() {}
+    }
+    assert_eq!(rig.bind(at, 0x5000, "9.9.9.9:9999"), 400);
+    assert_eq!(rig.bind(at, 0x4000, "9.9.9.9:9999"), 400);
+    for n in [0, 1, 77, 4095_u16] {
+        let peer = addr(&alloc::format!("9.9.9.9:{}", n + 1));
+        assert_eq!(rig.channel(at, 0x4000 + n, b"x").unwrap().0, peer);
+        let mut buf = [0; 10];
+        let sent = rig.server.forward(rig.now, relay, peer, b"x", &mut buf);
+        assert_eq!(sent.unwrap().len, 5);
+        assert_eq!(buf[..2], (0x4000 + n).to_be_bytes());
+    }
+}
+
+// spec: TURN-12.2-D1, TURN-9-2
+#[test]
+fn a_channel_that_ended_is_free_at_once_for_others() {
+    let mut rig = Rig::new();
+    let at = client(1);
+    rig.allocate(at);
+    assert_eq!(rig.bind(at, 0x4000, "9.9.9.9:9"), 0);
+    rig.refresh(at, 3600);
+    rig.advance(599);
+    rig.learn_nonce(at);
+    assert_eq!(rig.bind(at, 0x4000, "9.9.9.8:9"), 400);
+    rig.advance(1);
+    assert_eq!(rig.bind(at, 0x4000, "9.9.9.8:9"), 0);
+    assert_eq!(rig.bind(at, 0x4001, "9.9.9.9:9"), 0);
+    // Another allocation has nothing of all this.
+    let other = client(2);
+    rig.allocate(other);
+    assert_eq!(rig.indication(other, "9.9.9.9:9", b"x"), None);
+}
+
+// spec: TURN-11.2-4, TURN-12.6-3
+#[test]
+fn the_largest_and_the_smallest_payloads_pass() {
+    let mut rig = Rig::new();
+    let at = client(1);
+    let relay = rig.allocate(at);
+    rig.bind(at, 0x4000, "9.9.9.9:9");
+    let peer = addr("9.9.9.9:9");
+    for len in [0, 1, 65_507, 65_535] {
+        let data = alloc::vec![7; len];
+        let relayed = rig.channel(at, 0x4000, &data).unwrap();
+        assert_eq!(relayed.1.len(), len);
+        let forward = rig.server.handle_relay(rig.now, relay, peer, len);
+        let forward = forward.unwrap();
+        assert_eq!(forward.header.as_bytes().len(), 4);
+    }
+}
+
+#[test]
+fn the_host_may_end_an_allocation() {
+    let mut rig = Rig::new();
+    let at = client(1);
+    let relay = rig.allocate(at);
+    rig.server.close_allocation(rig.now, relay);
+    assert_eq!(rig.deleted(), Some(DeleteReason::Host));
+    rig.server.close_allocation(rig.now, relay);
+    assert_eq!(rig.server.poll_event(), None);
+    // A relay that fails later ends it too.
+    let relay = rig.allocate(at);
+    rig.server.relay_failed(rig.now, relay);
+    assert_eq!(rig.deleted(), Some(DeleteReason::RelayFailed));
+    rig.learn_nonce(at);
+    assert_eq!(code_of(&rig.ask(at, wire::REFRESH, |w| w)), 437);
+}
+
+// spec: SEC-G-12
+#[test]
+fn the_same_seed_and_inputs_give_the_same_bytes() {
+    let run = || {
+        let mut rig = Rig::new();
+        let mut all = Vec::new();
+        for n in 1..5 {
+            let at = client(n);
+            let request = rig.bare(wire::ALLOCATE);
+            all.extend(rig.send(at, &request).unwrap());
+            let relay = rig.allocate(at);
+            rig.permit(at, "9.9.9.9:9");
+            let from = addr("9.9.9.9:9");
+            let forward = rig.server.handle_relay(rig.now, relay, from, 5).unwrap();
+            all.extend(forward.header.as_bytes());
+        }
+        all
+    };
+    assert_eq!(run(), run());
+}
