@@ -327,6 +327,10 @@ impl Core {
         };
         self.judged(now, (path, id), judgement, message);
         self.pump(now);
+        // What a late answer grants counts from the request, and may have to be renewed already.
+        if self.timers.next().is_some_and(|due| due <= now) {
+            self.handle_timeout(now);
+        }
         true
     }
 

@@ -365,7 +365,10 @@ fn the_certificate_is_for_the_configured_name() {
 fn what_is_configured_comes_before_what_is_discovered() {
     let configured: Uri = "turn:example.org".parse().unwrap();
     let domain = String::from("access.example");
-    let sources = sources(&[configured.clone()], &[domain.clone()]);
+    let sources = sources(
+        core::slice::from_ref(&configured),
+        core::slice::from_ref(&domain),
+    );
     assert_eq!(
         sources,
         [
