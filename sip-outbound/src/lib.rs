@@ -5,19 +5,33 @@ extern crate alloc;
 
 mod digest;
 mod framing;
+mod outbox;
+mod route;
 mod time;
 mod transaction;
+mod ua;
 pub mod wire;
 
+// Authentication.
 pub use digest::{
     Account, AkaAnswer, AkaChallenge, AuthFailure, ChallengeStep, DigestAttempt, DigestClient,
     DigestPolicy, Password,
 };
+// Framing.
 pub use framing::{
     DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, classify,
 };
-pub use sans_io_time::Instant;
+// Transactions.
 pub use transaction::{
     ClientEvent, ClientId, ClientTransactions, Incoming, Outgoing, RespondError, SendError,
     ServerEvent, ServerId, ServerTransactions, Timings,
 };
+// The user agent.
+pub use ua::{
+    ConfigError, Dialog, DialogError, FlowAction, FlowFailure, FlowId, FlowTarget, InstanceId,
+    KeepAlive, MAX_TRANSMIT, NewRequest, NextHop, Profile, Recovery, Refusal, Registration,
+    RequestError, RequestFailure, RequestId, UserAgent, UserAgentConfig, UserAgentEvent,
+    WithoutOutbound,
+};
+// Shared words.
+pub use sans_io_time::Instant;

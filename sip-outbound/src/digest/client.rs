@@ -145,7 +145,6 @@ struct Realm {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "at most eight")]
 enum Answer {
     None,
     /// The card is being asked about this challenge.

@@ -5,6 +5,7 @@ mod aka;
 mod client;
 
 pub use aka::{AkaAnswer, AkaChallenge};
+pub(crate) use client::empty_authorization;
 pub use client::{
     Account, AuthFailure, ChallengeStep, DigestAttempt, DigestClient, DigestPolicy, Password,
 };

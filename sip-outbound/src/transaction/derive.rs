@@ -5,12 +5,12 @@ use crate::wire::{
 };
 
 /// The ACK for a response other than 2xx: goes the way of the INVITE.
-pub(crate) fn ack(invite: &Request, response: &Response) -> Result<Message, BuildError> {
+pub(super) fn ack(invite: &Request, response: &Response) -> Result<Message, BuildError> {
     derived(invite, Method::ACK, response.message())
 }
 
 /// The CANCEL for an INVITE.
-pub(crate) fn cancel(invite: &Request) -> Result<Message, BuildError> {
+fn cancel(invite: &Request) -> Result<Message, BuildError> {
     derived(invite, Method::CANCEL, invite.message())
 }
 

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use stun_proto::Path;
 
 pub use client::{ClientEvent, ClientId, ClientTransactions, SendError};
-pub(crate) use derive::{ack, cancel};
 pub use server::{Incoming, RespondError, ServerEvent, ServerId, ServerTransactions};
 
 /// The base times of all transaction timers.

@@ -31,9 +31,9 @@ pub use uri::{Aor, SipUri, Uri, UriBuf, escape_user, unescape};
 pub use values::{CSeq, Method, StatusCode, parse_retry_after};
 pub use via::{Keep, MAGIC_COOKIE, Via};
 
-pub(crate) use chars::{all, is_token, trim};
+pub(crate) use chars::{all, is_token};
 pub(crate) use scan::HeadScan;
-pub(crate) use uri::{host_ip, host_text, same_host, transport_of};
+pub(crate) use uri::{host_ip, same_host};
 
 #[cfg(test)]
 mod tests;

@@ -433,14 +433,6 @@ pub(crate) fn host_ip(text: &str) -> Option<IpAddr> {
     inner.parse().ok().map(IpAddr::V4)
 }
 
-/// A host as it is written in a URI or a Via: IPv6 in brackets.
-pub(crate) fn host_text(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(v4) => alloc::format!("{v4}"),
-        IpAddr::V6(v6) => alloc::format!("[{v6}]"),
-    }
-}
-
 /// Whether two hosts are the same: addresses by value, names without regard to case.
 pub(crate) fn same_host(a: &str, b: &str) -> bool {
     match (host_ip(a), host_ip(b)) {

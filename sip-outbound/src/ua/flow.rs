@@ -1,0 +1,148 @@
+//! One flow: its bytes and its keep-alive.
+
+use core::net::SocketAddr;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use stun_proto::wire::{
+    Class, Message as StunMessage, MessageType, Method as StunMethod, TransactionId, Writer,
+    XorMappedAddress,
+};
+use stun_proto::{FiveTuple, Path, Retransmit, RetransmitConfig, Step, StreamId};
+
+use super::{FlowFailure, FlowId, FlowTarget};
+use crate::Instant;
+use crate::framing::Framer;
+use crate::outbox::Outbox;
+
+/// What a flow is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The registration at this place in the set.
+    Slot(usize),
+    /// Another next hop.
+    Extra,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Flow {
+    pub(super) id: FlowId,
+    pub(super) target: FlowTarget,
+    pub(super) purpose: Purpose,
+    pub(super) open: Option<Open>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) at: FiveTuple,
+    /// What the peer's certificate holds.
+    pub(super) names: Vec<String>,
+    pub(super) link: Link,
+    pub(super) out: Outbox,
+    pub(super) ping: Ping,
+}
+
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful of flows")]
+pub(super) enum Link {
+    Stream(Framer),
+    Datagram {
+        /// The public address that STUN showed.
+        mapped: Option<SocketAddr>,
+    },
+}
+
+/// The keep-alive under way.
+#[derive(Clone, Debug)]
+pub(super) enum Ping {
+    None,
+    /// The host has not taken it yet; taken when the outbox is past this mark.
+    Unsent(u64),
+    /// On its way.
+    Outstanding,
+    /// Too late; the message that is being received is waited for.
+    Late,
+    /// STUN.
+    Binding {
+        id: TransactionId,
+        request: Bytes,
+        schedule: Retransmit,
+    },
+}
+
+impl Open {
+    pub(super) fn path(&self, id: FlowId) -> Path {
+        match self.link {
+            Link::Stream(_) => Path::Stream(StreamId(id.0)),
+            Link::Datagram { .. } => Path::Datagram(self.at),
+        }
+    }
+
+    /// A Binding request is on its way from now on.
+    pub(super) fn start_binding(&mut self, now: Instant, id: TransactionId) -> Option<Instant> {
+        let mut buf = [0; 64];
+        let ty = MessageType::request(StunMethod::BINDING);
+        // 28 bytes fit.
+        let len = Writer::new(&mut buf, ty, id).fingerprint().finish().ok()?;
+        let request = Bytes::copy_from_slice(buf.get(..len)?);
+        let schedule = Retransmit::datagram(RetransmitConfig::default(), now);
+        let deadline = schedule.deadline();
+        // A full outbox is noticed by whoever sends a message.
+        let _ = self.out.push(request.clone());
+        self.ping = Ping::Binding {
+            id,
+            request,
+            schedule,
+        };
+        deadline
+    }
+
+    /// The schedule of the Binding request is due: when again, or that it has failed.
+    pub(super) fn binding_timeout(&mut self, now: Instant) -> Result<Option<Instant>, FlowFailure> {
+        let Ping::Binding {
+            request, schedule, ..
+        } = &mut self.ping
+        else {
+            return Ok(None);
+        };
+        match schedule.on_timeout(now) {
+            Step::Wait => {}
+            Step::Send => {
+                let _ = self.out.push(request.clone());
+            }
+            Step::TimedOut => return Err(FlowFailure::KeepAlive),
+        }
+        Ok(schedule.deadline())
+    }
+
+    /// Takes in STUN: whether it answers the Binding request.
+    pub(super) fn handle_stun(&mut self, datagram: &[u8]) -> Result<bool, FlowFailure> {
+        let Ping::Binding { id, .. } = &self.ping else {
+            return Ok(false);
+        };
+        let Ok(message) = StunMessage::parse(datagram) else {
+            return Ok(false);
+        };
+        if message.transaction_id() != *id {
+            return Ok(false);
+        }
+        match message.class() {
+            Class::Request | Class::Indication => return Ok(false),
+            Class::Error => return Err(FlowFailure::KeepAlive),
+            Class::Success => {}
+        }
+        let Some(XorMappedAddress(seen)) = message.find() else {
+            return Err(FlowFailure::KeepAlive);
+        };
+        self.ping = Ping::None;
+        if let Link::Datagram { mapped } = &mut self.link {
+            if mapped.is_some_and(|before| before != seen) {
+                return Err(FlowFailure::AddressChanged);
+            }
+            *mapped = Some(seen);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,126 @@
+//! Finding out that a flow is dead (RFC 5626 section 4.4).
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::backoff::{between, fraction};
+use super::flow::{Link, Ping, Purpose};
+use super::{FlowFailure, FlowId, Timer, UserAgent};
+use crate::Instant;
+use crate::framing::PING;
+
+/// Intervals an edge may ask for.
+const SHORTEST: Duration = Duration::from_secs(15);
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+impl UserAgent {
+    /// The longest interval between keep-alives, from what the edge asked for in seconds; 0
+    /// leaves it to us.
+    pub(super) fn keep_alive_bound(&self, asked: Option<u32>, datagram: bool) -> Duration {
+        let keep = &self.config.keep_alive;
+        let own = if datagram { keep.datagram } else { keep.stream };
+        match asked {
+            None | Some(0) => own.min(keep.cap),
+            Some(seconds) => Duration::from_secs(u64::from(seconds))
+                .clamp(SHORTEST, LONGEST)
+                .min(keep.cap),
+        }
+    }
+
+    /// Draws the next interval: 80 to 100 % of the bound.
+    pub(super) fn schedule_ping(&mut self, now: Instant, flow: FlowId, bound: Duration) {
+        let low = fraction(bound, 4, 5);
+        let wait = between(low, bound, &mut self.rng);
+        self.timers.arm(Timer::KeepAlive(flow), now, wait);
+    }
+
+    pub(super) fn stop_pings(&mut self, flow: FlowId) {
+        self.timers.disarm(Timer::KeepAlive(flow));
+    }
+
+    pub(super) fn send_ping(&mut self, now: Instant, flow: FlowId) {
+        let id = self.rng.transaction_id();
+        let pong = self.config.keep_alive.pong;
+        let Some(open) = self.open_mut(flow) else {
+            return;
+        };
+        if !matches!(open.ping, Ping::None) {
+            return;
+        }
+        match open.link {
+            Link::Stream(_) => {
+                let full = open.out.push(Bytes::from_static(PING)).is_err();
+                open.ping = Ping::Unsent(open.out.mark());
+                if full {
+                    self.fail_flow(now, flow, FlowFailure::Unsent);
+                    return;
+                }
+                // Waiting that long for the socket to take it is a failure as well.
+                self.timers.arm(Timer::Pong(flow), now, pong);
+            }
+            Link::Datagram { .. } => {
+                let deadline = open.start_binding(now, id);
+                self.timers.set(Timer::Pong(flow), deadline);
+            }
+        }
+    }
+
+    /// The host has taken bytes; perhaps the ping is among them.
+    pub(super) fn ping_taken(&mut self, flow: FlowId) {
+        let (now, pong) = (self.clock.now(), self.config.keep_alive.pong);
+        let Some(open) = self.open_mut(flow) else {
+            return;
+        };
+        if let Ping::Unsent(mark) = open.ping
+            && open.out.is_past(mark)
+        {
+            open.ping = Ping::Outstanding;
+            if let Link::Stream(framer) = &mut open.link {
+                framer.ping_sent();
+            }
+            self.timers.arm(Timer::Pong(flow), now, pong);
+        }
+    }
+
+    /// The flow is alive.
+    pub(super) fn pong(&mut self, now: Instant, flow: FlowId) {
+        let Some(open) = self.open_mut(flow) else {
+            return;
+        };
+        open.ping = Ping::None;
+        self.timers.disarm(Timer::Pong(flow));
+        if let Some(Purpose::Slot(slot)) = self.flows.get(&flow).map(|flow| flow.purpose) {
+            self.slot_alive(now, slot, flow);
+        }
+    }
+
+    pub(super) fn pong_late(&mut self, now: Instant, flow: FlowId) {
+        let Some(open) = self.open_mut(flow) else {
+            return;
+        };
+        let failure = match &open.ping {
+            Ping::None | Ping::Late => return,
+            Ping::Unsent(_) => FlowFailure::Unsent,
+            Ping::Outstanding => {
+                let receiving = match &open.link {
+                    Link::Stream(framer) => framer.is_receiving(),
+                    Link::Datagram { .. } => false,
+                };
+                if receiving {
+                    open.ping = Ping::Late;
+                    return;
+                }
+                FlowFailure::KeepAlive
+            }
+            Ping::Binding { .. } => match open.binding_timeout(now) {
+                Ok(deadline) => {
+                    self.timers.set(Timer::Pong(flow), deadline);
+                    return;
+                }
+                Err(failure) => failure,
+            },
+        };
+        self.fail_flow(now, flow, failure);
+    }
+}
