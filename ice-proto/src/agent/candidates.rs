@@ -2,11 +2,11 @@
 
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use stun_proto::Instant;
 
-use super::pairs::PairState;
+use super::pairs::{Pair, PairState};
 use super::{Agent, AgentState, Base, CandidateError, LocalCandidate, MAX_LOCAL, RouteLoss, Timer};
 use crate::{Candidate, CandidateKind, ComponentId, RelayId, priority};
 
@@ -67,15 +67,23 @@ pub(super) struct KnownRemote {
     pub(super) candidate: Candidate,
     /// Equal numbers for equal foundations.
     pub(super) foundation: u32,
+    /// Its pairs have been formed.
+    pub(super) paired: bool,
+}
+
+/// What one walk over the candidates of the other side tells.
+#[derive(Debug, Default)]
+struct Survey {
+    /// The candidate itself, and whether it is peer-reflexive.
+    known: Option<(RemoteId, bool)>,
+    /// Candidates of the component with the same IP address.
+    of_address: usize,
+    reflexive: usize,
+    /// The least important one, with its priority.
+    least: Option<(u32, RemoteId)>,
 }
 
 impl KnownRemote {
-    fn is(&self, component: ComponentId, addr: SocketAddr) -> bool {
-        self.stream == component.stream
-            && self.candidate.component == component.component
-            && self.candidate.addr == addr
-    }
-
     const fn is_reflexive(&self) -> bool {
         matches!(self.candidate.kind, CandidateKind::PeerReflexive)
     }
@@ -287,12 +295,8 @@ impl Agent {
         if impossible {
             return Err(CandidateError::Invalid);
         }
-        let known = self
-            .remotes
-            .iter()
-            .find(|(_, known)| known.is(component, candidate.addr))
-            .map(|(id, known)| (*id, known.is_reflexive()));
-        match known {
+        let survey = self.survey(component, candidate.addr);
+        match survey.known {
             Some((_, false)) => return Err(CandidateError::Redundant),
             Some((id, true)) => {
                 self.now_signalled(id, candidate);
@@ -301,10 +305,9 @@ impl Agent {
             }
             None => {}
         }
-        self.remote_room(component, ip, candidate.priority)?;
-        let id = self.insert_remote(stream, candidate);
-        self.pair_remote(id);
-        self.changed(now);
+        self.remote_room(&survey, candidate.priority)?;
+        self.insert_remote(stream, candidate);
+        self.arm_pace(now);
         Ok(())
     }
 
@@ -327,19 +330,32 @@ impl Agent {
         }
     }
 
+    /// What there is to know before a candidate of the other side is added, in one walk.
+    fn survey(&self, component: ComponentId, addr: SocketAddr) -> Survey {
+        let mut survey = Survey::default();
+        for (id, known) in &self.remotes {
+            let same_component = known.stream == component.stream
+                && known.candidate.component == component.component;
+            if same_component && known.candidate.addr.ip() == addr.ip() {
+                survey.of_address = survey.of_address.saturating_add(1);
+                if known.candidate.addr == addr {
+                    survey.known = Some((*id, known.is_reflexive()));
+                }
+            }
+            if known.is_reflexive() {
+                survey.reflexive = survey.reflexive.saturating_add(1);
+            }
+            let rank = (known.candidate.priority, *id);
+            if survey.least.is_none_or(|least| rank < least) {
+                survey.least = Some(rank);
+            }
+        }
+        survey
+    }
+
     /// Makes room for a candidate of the other side, at the cost of a less important one.
-    fn remote_room(
-        &mut self,
-        component: ComponentId,
-        ip: IpAddr,
-        priority: u32,
-    ) -> Result<(), CandidateError> {
-        let of_ip = |known: &&KnownRemote| {
-            known.stream == component.stream
-                && known.candidate.component == component.component
-                && known.candidate.addr.ip() == ip
-        };
-        if self.remotes.values().filter(of_ip).count() >= self.config.max_per_address {
+    fn remote_room(&mut self, survey: &Survey, priority: u32) -> Result<(), CandidateError> {
+        if survey.of_address >= self.config.max_per_address {
             self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
             return Err(CandidateError::Limit);
         }
@@ -347,24 +363,34 @@ impl Agent {
             return Ok(());
         }
         self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
-        let in_use = |id: RemoteId| {
-            self.selected.values().any(|selected| selected.remote == id)
-                || self.pairs.values().any(|pair| {
-                    pair.remote == id
-                        && matches!(pair.state, PairState::InProgress | PairState::Succeeded(_))
-                })
-        };
-        let least = self
-            .remotes
-            .iter()
-            .filter(|(_, known)| known.candidate.priority < priority)
-            .filter(|(id, _)| !in_use(**id))
-            .min_by_key(|(_, known)| known.candidate.priority)
-            .map(|(id, _)| *id);
+        let least = survey
+            .least
+            .filter(|(least, _)| *least < priority)
+            .and_then(|(_, id)| self.unused_remote(id, priority));
         let least = least.ok_or(CandidateError::Limit)?;
-        self.remove_pairs(|pair| pair.remote == least);
-        self.remotes.remove(&least);
+        let gone = self.remotes.remove(&least);
+        if gone.is_some_and(|known| known.paired) {
+            self.remove_pairs(|pair| pair.remote == least);
+        }
         Ok(())
+    }
+
+    /// The least important candidate of the other side that nothing depends on: `least`, unless
+    /// something does.
+    fn unused_remote(&self, least: RemoteId, priority: u32) -> Option<RemoteId> {
+        let busy =
+            |pair: &&Pair| matches!(pair.state, PairState::InProgress | PairState::Succeeded(_));
+        let selected = self.selected.values().map(|selected| selected.remote);
+        let busy = self.pairs.values().filter(busy).map(|pair| pair.remote);
+        let in_use: smallvec::SmallVec<[RemoteId; 16]> = selected.chain(busy).collect();
+        if !in_use.contains(&least) {
+            return Some(least);
+        }
+        self.remotes
+            .iter()
+            .filter(|(id, known)| known.candidate.priority < priority && !in_use.contains(id))
+            .min_by_key(|(_, known)| known.candidate.priority)
+            .map(|(id, _)| *id)
     }
 
     fn insert_remote(&mut self, stream: u16, candidate: Candidate) -> RemoteId {
@@ -374,8 +400,10 @@ impl Agent {
             stream,
             candidate,
             foundation,
+            paired: false,
         };
         self.remotes.insert(id, known);
+        self.unpaired = true;
         id
     }
 
@@ -396,16 +424,12 @@ impl Agent {
         addr: SocketAddr,
         priority: u32,
     ) -> Option<RemoteId> {
-        let known = self
-            .remotes
-            .iter()
-            .find(|(_, known)| known.is(component, addr));
-        if let Some((id, _)) = known {
-            return Some(*id);
+        let survey = self.survey(component, addr);
+        if let Some((id, _)) = survey.known {
+            return Some(id);
         }
-        let reflexive = self.remotes.values().filter(|known| known.is_reflexive());
-        if reflexive.count() >= self.config.max_peer_reflexive
-            || self.remote_room(component, addr.ip(), priority).is_err()
+        if survey.reflexive >= self.config.max_peer_reflexive
+            || self.remote_room(&survey, priority).is_err()
         {
             self.stats.beyond_limit = self.stats.beyond_limit.saturating_add(1);
             return None;

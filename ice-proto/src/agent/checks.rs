@@ -201,6 +201,9 @@ impl Agent {
                     self.check_datagrams = self.check_datagrams.saturating_add(1);
                     let (route, request) = (check.route, check.request.clone());
                     self.push(route, &request);
+                    if !self.has_budget() {
+                        self.changed(now);
+                    }
                 }
             }
             Step::TimedOut => {

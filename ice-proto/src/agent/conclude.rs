@@ -86,6 +86,7 @@ impl Agent {
         if self.state != AgentState::Running || self.there.is_none() {
             return;
         }
+        self.pair_new_remotes();
         self.pair_lite_with_lite(now);
         for stream in self.streams() {
             if !self.is_running(stream) {

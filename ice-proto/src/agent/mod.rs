@@ -146,6 +146,8 @@ pub struct Agent {
     locals: BTreeMap<LocalId, KnownLocal>,
     remotes: BTreeMap<RemoteId, KnownRemote>,
     next_candidate: u32,
+    /// Some remote candidates have not been paired.
+    unpaired: bool,
     gathering_done: bool,
     remote_done: bool,
     /// Nothing is given up yet (RFC 8863).
@@ -189,6 +191,7 @@ impl Agent {
             locals: BTreeMap::new(),
             remotes: BTreeMap::new(),
             next_candidate: 0,
+            unpaired: false,
             gathering_done: false,
             remote_done: false,
             patient: true,
@@ -486,6 +489,7 @@ impl Agent {
 
     /// The next thing the host must do.
     pub fn poll_action(&mut self) -> Option<Action> {
+        self.pair_new_remotes();
         self.actions.pop_front()
     }
 

@@ -120,11 +120,25 @@ impl Agent {
         }
     }
 
-    /// Pairs a new candidate of the other side with all of this one.
-    pub(super) fn pair_remote(&mut self, remote: RemoteId) {
+    /// Pairs the new candidates of the other side with all of this one. That is put off until
+    /// their effect is asked for, so that a long description does not form pairs only to drop
+    /// them for better ones.
+    pub(super) fn pair_new_remotes(&mut self) {
+        if !core::mem::take(&mut self.unpaired) {
+            return;
+        }
+        let remotes = self.remotes.iter_mut().filter(|(_, known)| !known.paired);
+        let remotes: Vec<RemoteId> = remotes
+            .map(|(id, known)| {
+                known.paired = true;
+                *id
+            })
+            .collect();
         let locals: Vec<LocalId> = self.locals.keys().copied().collect();
-        for local in locals {
-            self.form_pair(local, remote);
+        for remote in remotes {
+            for local in &locals {
+                self.form_pair(*local, remote);
+            }
         }
     }
 

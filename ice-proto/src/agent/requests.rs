@@ -283,6 +283,7 @@ impl Agent {
             return;
         };
         self.sources.insert(check.route, component);
+        self.pair_new_remotes();
         if self.config.lite {
             if nominated {
                 self.select_checked(now, component, check.local, remote, check.route);

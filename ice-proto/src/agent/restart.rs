@@ -80,6 +80,7 @@ impl Agent {
         self.remote_done = false;
         self.pairs.clear();
         self.remotes.clear();
+        self.unpaired = false;
         self.early.clear();
         self.permissions
             .retain(|_, permission| *permission == Permission::Created);

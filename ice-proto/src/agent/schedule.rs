@@ -79,6 +79,9 @@ impl Agent {
         if matches!(self.state, AgentState::Closed | AgentState::Failed) {
             return false;
         }
+        if self.unpaired {
+            return true;
+        }
         let permitted = |pair: &Pair| self.is_permitted(pair.route);
         let queued = self.lists.iter().flat_map(|list| &list.triggered);
         let mut queued = queued.filter_map(|id| self.pairs.get(id));
@@ -115,6 +118,7 @@ impl Agent {
             return false;
         }
         self.pace.next = None;
+        self.pair_new_remotes();
         self.thaw_fresh();
         if !self.has_work() {
             return false;
@@ -146,7 +150,7 @@ impl Agent {
 
     /// Chooses the first state of new pairs (RFC 8445 section 6.1.2.6, RFC 8838 section 12): the
     /// topmost pair of a foundation waits, and so do those of a foundation that has worked.
-    fn thaw_fresh(&mut self) {
+    pub(super) fn thaw_fresh(&mut self) {
         let order = |pair: &Pair| (pair.component, Reverse(pair.priority));
         let fresh: smallvec::SmallVec<[PairId; 16]> = self
             .pairs

@@ -1,5 +1,8 @@
 #![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
+mod rules;
+mod trace;
+
 use alloc::string::ToString as _;
 use core::net::SocketAddr;
 
@@ -459,6 +462,7 @@ fn remote_candidates_are_limited_and_the_most_important_stay() {
         assert_eq!(add(n, 2000 - n), Err(CandidateError::Limit));
     }
     assert_eq!(agent.remotes.len(), 64);
+    assert_eq!(agent.poll_action(), None);
     assert_eq!(agent.pairs.len(), 64);
     let least = agent.remotes.values().map(|r| r.candidate.priority).min();
     assert_eq!(least, Some(1000 + 1000 - 64));

@@ -431,7 +431,19 @@ impl Session {
     /// # Panics
     /// When `buf` is shorter than the message, at most [`SESSION_MAX_TRANSMIT`]: the host's bug.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
-        self.pump();
+        loop {
+            self.pump();
+            if let Some(transmit) = self.poll_once(buf) {
+                return Some(transmit);
+            }
+            // The agent may have found that it needs a permission.
+            if !self.pump() {
+                return None;
+            }
+        }
+    }
+
+    fn poll_once(&mut self, buf: &mut [u8]) -> Option<Transmit> {
         if let Some(transmit) = self.poll_servers(buf) {
             return Some(transmit);
         }

@@ -285,9 +285,11 @@ impl Session {
         }
     }
 
-    /// Takes what the clients and the agent have for each other, until nothing is left.
-    pub(super) fn pump(&mut self) {
+    /// Takes what the clients and the agent have for each other, until nothing is left; whether
+    /// there was anything.
+    pub(super) fn pump(&mut self) -> bool {
         let now = self.clock.now();
+        let mut any = false;
         loop {
             if let Some((id, event)) = self.next_client_event() {
                 self.client_event(now, id, event);
@@ -296,8 +298,9 @@ impl Session {
             } else if let Some(event) = self.agent.poll_event() {
                 self.agent_event(now, event);
             } else {
-                return;
+                return any;
             }
+            any = true;
         }
     }
 
