@@ -108,6 +108,8 @@ pub enum UriError {
 
 /// A STUN or TURN server as users write it down.
 ///
+/// It has to come over a channel as secure as the one user name and password come over.
+///
 /// ```
 /// use stun_proto::uri::{Scheme, Uri, UriTransport};
 ///

@@ -16,7 +16,7 @@ use crate::wire::{
 pub struct Credentials {
     /// The user name: at most 508 bytes.
     pub username: String,
-    /// The password.
+    /// The password; one that is made by a machine should hold 128 random bits.
     pub password: Secret,
     /// The only realm they are used for; any realm when `None`.
     pub realm: Option<String>,

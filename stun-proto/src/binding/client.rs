@@ -229,6 +229,7 @@ impl BindingClient {
     ///
     /// # Errors
     /// [`RequestError`]; nothing has changed then.
+    // deviates: STUN-6.2.3-2 TLS is the host's; a stream is named here only once it is verified.
     pub fn request(&mut self, now: Instant, path: Path) -> Result<RequestId, RequestError> {
         let now = self.clock.advance(now);
         self.check_transport(path)?;

@@ -22,6 +22,8 @@ pub enum Authentication {
     LongTerm(Credentials),
 }
 
+// deviates: STUN-13-1 no object for all usages: each machine's configuration fixes its own, and
+// `Discovery` is the search for a server.
 /// The usage a client follows.
 ///
 /// The defaults are those of NAT discovery with a basic server (RFC 8489 section 12).

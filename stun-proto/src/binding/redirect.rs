@@ -27,7 +27,8 @@ pub enum RedirectPolicy {
     /// Those that the server has proven to be its own.
     Protected,
     /// Those nobody has proven as well, which anycast servers and some others send before
-    /// authentication: whoever sees the request can choose the server.
+    /// authentication: whoever sees the request can choose the server. Anycast is for UDP and
+    /// without credentials (RFC 8489 section 15).
     Unprotected,
 }
 

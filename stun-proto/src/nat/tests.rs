@@ -39,6 +39,8 @@ fn main() -> SocketAddr {
     addr("198.51.100.1:3478")
 }
 
+type Inside = (SocketAddr, Option<IpAddr>, Option<u16>);
+
 /// A NAT with the public address 203.0.113.5, one client inside.
 struct Nat {
     mapping: AddressDependence,
@@ -46,7 +48,7 @@ struct Nat {
     hairpin: bool,
     lifetime: Duration,
     /// Inside address and what the mapping depends on, to outside port and last use.
-    bindings: BTreeMap<(SocketAddr, Option<IpAddr>, Option<u16>), (u16, Instant)>,
+    bindings: BTreeMap<Inside, (u16, Instant)>,
     /// Who was sent to from an outside port.
     sent: Vec<(u16, SocketAddr)>,
     next_port: u16,

@@ -46,7 +46,7 @@ pub enum AddressDependence {
 /// What the host must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NatAction {
-    /// Open this socket, and answer with [`NatClient::handle_socket`].
+    /// Open this socket, and answer with [`NatClient::handle_socket`](super::NatClient::handle_socket).
     Open(NatSocket),
     /// Close it: it is not needed any more.
     Close(NatSocket),

@@ -88,13 +88,36 @@ pub trait Attribute<'a>: Sized {
     fn encode(&self, out: &mut [u8], id: TransactionId);
 }
 
+/// At most 64 bytes of what somebody else has sent, made harmless for logs.
+pub(crate) struct Shown<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.0.get(..64).unwrap_or(self.0);
+        write!(f, "\"{}\"", most.escape_ascii())?;
+        if most.len() < self.0.len() {
+            write!(f, ".. {} bytes", self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
 /// An attribute as it stands in the message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RawAttribute<'a> {
     /// The type number.
     pub ty: AttributeType,
     /// The value, without padding.
     pub value: &'a [u8],
+}
+
+impl fmt::Debug for RawAttribute<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawAttribute")
+            .field("ty", &self.ty)
+            .field("value", &Shown(self.value))
+            .finish()
+    }
 }
 
 /// Rounds a length up to the next multiple of four.

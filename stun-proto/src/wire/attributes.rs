@@ -1,10 +1,12 @@
 //! The attributes of RFC 8489, of ICE (RFC 8445) and of NAT discovery (RFC 5780).
 
+use core::fmt;
 use core::net::SocketAddr;
 
 use super::address::{
     self, decode_address, decode_xor_address, encode_address, encode_xor_address,
 };
+use super::attribute::Shown;
 use super::{Attribute, AttributeError, AttributeType, PasswordAlgorithmId, TransactionId};
 
 /// A text is longer than its attribute may be.
@@ -19,8 +21,14 @@ pub struct TextTooLong {
 macro_rules! text {
     ($($(#[$doc:meta])* $name:ident, $ty:literal, $sent:literal, $read:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, PartialEq, Eq)]
         pub struct $name<'a>(&'a [u8]);
+
+        impl fmt::Debug for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&Shown(self.0)).finish()
+            }
+        }
 
         impl<'a> $name<'a> {
             #[doc = concat!("The attribute with this text, at most ", stringify!($sent), " bytes.")]

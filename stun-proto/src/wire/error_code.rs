@@ -1,9 +1,12 @@
 //! ERROR-CODE (RFC 8489 section 14.8).
 
+use core::fmt;
+
+use super::attribute::Shown;
 use super::{Attribute, AttributeError, AttributeType, TransactionId};
 
 /// Why a request failed: a code from 300 to 699 and a phrase for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode<'a> {
     code: u16,
     reason: &'a [u8],
@@ -59,6 +62,15 @@ impl<'a> ErrorCode<'a> {
         let end = self.reason.iter().rposition(|&b| b != 0);
         end.and_then(|last| self.reason.get(..=last))
             .unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ErrorCode<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorCode")
+            .field("code", &self.code)
+            .field("reason", &Shown(self.reason))
+            .finish()
     }
 }
 

@@ -1,5 +1,7 @@
 //! A received message, checked once and then read in place (RFC 8489 section 5).
 
+use core::fmt;
+
 use super::attribute::{Attributes, padded};
 use super::header::HEADER_LEN;
 use super::{
@@ -66,7 +68,7 @@ pub(super) struct Mac<'a> {
 /// Reading by [`get`](Self::get) and [`attributes`](Self::attributes) covers the attributes in
 /// front of the first integrity attribute only, because those behind it are not protected
 /// (RFC 8489 section 14.5).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     ty: MessageType,
@@ -265,6 +267,16 @@ impl<'a> Message<'a> {
         let [l1, l0] = len.to_be_bytes();
         let rest = self.bytes.get(4..mac.offset).unwrap_or_default();
         ([t1, t0, l1, l0], rest)
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("type", &self.ty)
+            .field("id", &self.id)
+            .field("len", &self.bytes.len())
+            .finish_non_exhaustive()
     }
 }
 

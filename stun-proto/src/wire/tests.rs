@@ -591,6 +591,33 @@ fn writer_reports_what_does_not_fit_and_leaves_no_stale_bytes() {
     assert_eq!(result, Err(WriteError::TooLong));
 }
 
+// spec: SEC-G-20
+#[test]
+fn what_others_send_is_shown_short_and_escaped() {
+    let hostile = "\x1b[2J\r\nFAKE ".repeat(50);
+    let value = &hostile.as_bytes()[..500];
+    let bytes = message_with(&[&[0x00, 0x06, 0x01, 0xF4][..], value].concat());
+    let message = Message::parse(&bytes).unwrap();
+    let raw = message.attributes().next().unwrap();
+    let reason = [&[0, 0, 4, 0][..], value].concat();
+    let shown = [
+        alloc::format!("{message:?}"),
+        alloc::format!("{raw:?}"),
+        alloc::format!("{:?}", message.find::<Username<'_>>().unwrap()),
+        alloc::format!(
+            "{:?}",
+            ErrorCode::decode(&reason, TransactionId([0; 12])).unwrap()
+        ),
+    ];
+    for text in shown {
+        assert!(text.len() < 400, "{text}");
+        assert!(
+            text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{text}"
+        );
+    }
+}
+
 // spec: SEC-G-15
 #[test]
 fn keys_do_not_show_in_debug() {

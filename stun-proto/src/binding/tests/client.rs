@@ -470,7 +470,7 @@ fn ten_requests_run_at_once_and_sixty_four_wait_for_their_end() {
     assert_eq!(events(&mut client).len(), 64, "each ends once");
 }
 
-// spec: STUN-6.2.2-1, STUN-6.2.2-2, STUN-6.2.2-4, STUN-6.2.2-7
+// spec: STUN-6.2.2-1, STUN-6.2.2-2, STUN-6.2.2-4, STUN-6.2.2-6, STUN-6.2.2-7
 #[test]
 fn requests_over_a_stream() {
     let stream = StreamId(3);
@@ -490,6 +490,8 @@ fn requests_over_a_stream() {
         }
     }
     assert_eq!(events(&mut client).len(), 2);
+    // The address is in use: nobody asks to close.
+    assert_eq!((client.poll_action(), client.poll_timeout()), (None, None));
     client.request(at(10), path).unwrap();
     assert_eq!(run_out(&mut client), 1);
     assert_eq!(cause(&mut client), FailureCause::Timeout { hint: None });
