@@ -208,6 +208,7 @@ impl ConnectClient {
         }
     }
 
+    // deviates: UP-5.2-1 bytes of the tunnel never follow the request before its 2xx
     fn send_request(&mut self) {
         let target = self.target.as_str();
         let authorization = self

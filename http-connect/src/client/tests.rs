@@ -592,7 +592,7 @@ fn the_first_leg_may_go_over_a_new_connection() {
     assert!(rig.sent[1].contains("NTLM dDE="));
 }
 
-// spec: NEG-4-3, NEG-4-1
+// spec: NEG-4-3, NEG-4-1, NEG-4-5
 #[test]
 fn consent_to_the_first_leg_is_enough_and_its_token_is_handed_over() {
     let mut auth = auth();

@@ -19,6 +19,14 @@ pub struct NotATunnel;
 /// }
 /// ```
 ///
+/// There is one for each connection, and it cannot be shared:
+///
+/// ```compile_fail
+/// fn share(tunnel: &http_connect::Tunnel) -> http_connect::Tunnel {
+///     tunnel.clone()
+/// }
+/// ```
+///
 /// Bytes pass through it as they are:
 ///
 /// ```

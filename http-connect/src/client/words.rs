@@ -112,8 +112,8 @@ pub enum ConnectError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectEvent {
-    /// The tunnel is open: from now on the connection carries its bytes. Terminal, but for what
-    /// [`ConnectConfig::expect_tls`] says.
+    /// The tunnel is open: from now on the connection carries its bytes, see
+    /// [`ConnectClient::tunnel`](super::ConnectClient::tunnel). Terminal.
     Established {
         /// The 2xx.
         status: u16,

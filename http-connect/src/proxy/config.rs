@@ -43,6 +43,24 @@ pub struct ProxyLimits {
     pub requests: u8,
 }
 
+impl ProxyLimits {
+    /// An upper bound of the bytes on the heap one connection can hold, growth of buffers included.
+    pub const fn max_memory(&self) -> usize {
+        let head = self.head.bytes.saturating_mul(6);
+        let fields = self.head.fields.saturating_mul(128);
+        let to_upstream = if self.early > self.relay {
+            self.early
+        } else {
+            self.relay
+        };
+        // What is put back may come on top of a full queue, and buffers grow by doubling.
+        let queues = to_upstream.saturating_add(self.relay).saturating_mul(4);
+        head.saturating_add(fields)
+            .saturating_add(queues)
+            .saturating_add(16 * 1024)
+    }
+}
+
 impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
@@ -97,8 +115,8 @@ pub struct ProxyConfig {
     pub limits: ProxyLimits,
     /// The ports that may be asked for: 443.
     pub ports: Vec<u16>,
-    /// Hosts are only reached when one of these is their end: `example.com` allows
-    /// `a.example.com`. Empty: every host.
+    /// Hosts are only reached when one of these is their end: `example.com` (in lower case) allows
+    /// itself and `a.example.com`. Empty: every host.
     pub hosts: Vec<String>,
     /// The addresses that may be connected to.
     pub addresses: AddressPolicy,

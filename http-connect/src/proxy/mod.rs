@@ -401,6 +401,8 @@ impl ConnectServer {
         };
         refusal.write(&mut self.to_client);
         self.record.status = error.status();
+        // What the client sent ahead went nowhere.
+        self.record.up = 0;
         self.deliver(Side::Client, Ended::Refused(error));
     }
 

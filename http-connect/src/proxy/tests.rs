@@ -646,6 +646,7 @@ fn early_bytes_are_limited_and_thrown_away_with_the_request() {
     assert!(rig.upstream.is_empty());
     rig.check_refusal(403);
     assert!(rig.upstream.is_empty());
+    assert_eq!(rig.record().up, 0);
 }
 
 // spec: PRH-7-1
