@@ -150,11 +150,13 @@ const fn v6(a: u16, b: u16, c: u16, bits: u8) -> Prefix {
 }
 
 /// The ranges of the special-purpose registries that no peer on the Internet has.
-const SPECIAL: [Prefix; 25] = [
+const SPECIAL: [Prefix; 26] = [
     v4(0, 0, 0, 0, 8),
     v4(10, 0, 0, 0, 8),
     v4(100, 64, 0, 0, 10),
     v4(127, 0, 0, 0, 8),
+    // Where a large host keeps the metadata and keys of its guests, though the range is public.
+    v4(168, 63, 129, 16, 32),
     v4(169, 254, 0, 0, 16),
     v4(172, 16, 0, 0, 12),
     v4(192, 0, 0, 0, 24),

@@ -58,7 +58,7 @@ impl<U: Users> Core<U> {
         if self.is_data_connection(proven.path) {
             return Err(BAD_REQUEST);
         }
-        let mobile = self.wants_to_move(&proven.message)?;
+        let mobile = self.wants_to_move(proven)?;
         let wanted = self.wanted(proven)?;
         let lifetime = self.granted(&proven.message, proven.longest)?;
         if self.redirected(proven) {
@@ -217,6 +217,7 @@ impl<U: Users> Core<U> {
     }
 
     /// Sends a client elsewhere, if that is what new clients are to be told.
+    // deviates: STUN-14.8-3 a server without authentication (RFC 8155) cannot protect its 300
     fn redirected(&mut self, proven: &Proven<'_>) -> bool {
         let Some(Redirect { v4, v6, domain }) = self.redirect.clone() else {
             return false;
@@ -411,11 +412,11 @@ impl<U: Users> Core<U> {
     }
 
     /// Whether an Allocate asks to be mobile (RFC 8016 section 3.1.2).
-    fn wants_to_move(&self, message: &Message<'_>) -> Result<bool, Denied> {
-        match message.find::<MobilityTicket<'_>>() {
+    fn wants_to_move(&self, proven: &Proven<'_>) -> Result<bool, Denied> {
+        match proven.message.find::<MobilityTicket<'_>>() {
             None => Ok(false),
             Some(MobilityTicket(ticket)) if !ticket.is_empty() => Err(BAD_REQUEST),
-            Some(_) if self.config.mobility => Ok(true),
+            Some(_) if self.may_move(proven) => Ok(true),
             Some(_) => Err(Denied(code::MOBILITY_FORBIDDEN)),
         }
     }

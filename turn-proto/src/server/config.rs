@@ -73,16 +73,18 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A bound for the bytes a server with these limits ever holds, whatever its clients do:
-    /// about 1.3 GB for the defaults, which count full tables of 10,000 allocations and as many
-    /// streams in the middle of the longest unit.
+    /// A bound for the bytes a server with these limits ever holds, whatever its clients do.
+    ///
+    /// An allocation takes about 1 KiB, 2.5 KiB with a first channel and permission, and each
+    /// further one about half a KiB. The defaults give 2.6 GB: every table full, and each of
+    /// 10,000 streams in the middle of the longest unit, which is half of it.
     pub const fn max_memory(&self) -> usize {
         // Measured (tests/it/server_memory.rs) and rounded up; map nodes are half full at worst.
         const ALLOCATION: usize = 4096;
-        const PERMISSION: usize = 384;
-        const CHANNEL: usize = 640;
+        const PERMISSION: usize = 256;
+        const CHANNEL: usize = 448;
         const STREAM: usize = 1024;
-        const CONNECTION: usize = 2048;
+        const CONNECTION: usize = 1024;
         const FIXED: usize = 256 * 1024;
         // A vector doubles: a unit may lie in one twice as long as itself.
         const UNIT: usize = 2 * (u16::MAX as usize + 64);

@@ -119,9 +119,15 @@ impl Tickets {
 }
 
 impl<U: Users> Core<U> {
+    /// Whether a client may move: never one that is known by nothing but its ticket (section 5).
+    pub(super) const fn may_move(&self, proven: &Proven<'_>) -> bool {
+        let known = proven.protection.integrity.is_some() || proven.client.transport.is_secure();
+        self.config.mobility && known
+    }
+
     /// A Refresh with a ticket (RFC 8016 section 3.2.2).
     pub(super) fn move_client(&mut self, now: Instant, proven: &Proven<'_>) -> Result<(), Denied> {
-        if !self.config.mobility {
+        if !self.may_move(proven) {
             return Err(Denied(code::MOBILITY_FORBIDDEN));
         }
         let ticket = proven.message.find::<MobilityTicket<'_>>();

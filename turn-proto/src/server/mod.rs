@@ -56,7 +56,16 @@
 //! # What it does not do
 //!
 //! No classic STUN (RFC 3489) and no NAT discovery (RFC 5780): `stun-proto` has a server for
-//! those. DSCP, ECN, TTL and fragmentation are the host's (RFC 8656 sections 13 to 16).
+//! those.
+//!
+//! What stands in IP headers is the host's (RFC 8656 sections 13 to 16): it has both packets at
+//! hand when a call returns. Between UDP on both sides it copies DSCP and ECN, and DF where
+//! [`RelayTo::dont_fragment`] does not ask for it anyway; towards and from TCP it sends with its
+//! own DSCP, Not-ECT, and DF only where that is asked; a "packet too big" it sends to a peer names
+//! an MTU smaller by 48 bytes. If it cannot set DF, or translates between families without seeing
+//! it, [`ServerConfig::dont_fragment`] stays off.
+//!
+//! The bytes of TCP relays (RFC 6062) do not pass the machine: see [`Action::Splice`].
 
 mod allocate;
 mod allocation;

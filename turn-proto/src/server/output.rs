@@ -83,8 +83,10 @@ pub enum Action {
         protocol: RelayProtocol,
         /// The family of its address.
         family: AddressFamily,
-        /// The port to bind: random, from the configured range, and not in use here. A host that
-        /// chooses ports itself may take another one, even if `even_port` says so.
+        /// The port to bind: random, from the configured range, and not in use here. Two relays
+        /// asked for in a row, the first with an even port, the second on the port above, are a
+        /// pair (EVEN-PORT with reservation). A host that chooses ports itself may bind another
+        /// one; the server takes it unless parity or the other of a pair forbids it.
         port: u16,
         /// Only an even port will do.
         even_port: bool,

@@ -164,8 +164,13 @@ impl<U: Users> Core<U> {
         } else if let Some(kept) = self.reservations.get_mut(&relay)
             && let Some(id) = kept.with
         {
+            let key = (RelayProtocol::Udp, relayed);
+            if self.by_address.contains_key(&key) {
+                self.out.actions.push_back(Action::CloseRelay { relay });
+                return self.relay_failed(now, relay);
+            }
             kept.relay.relayed = Some(relayed);
-            self.by_address.insert((RelayProtocol::Udp, relayed), relay);
+            self.by_address.insert(key, relay);
             self.settle(now, id);
         } else {
             // Given up meanwhile.
@@ -187,10 +192,10 @@ impl<U: Users> Core<U> {
             held.taken = held.taken.saturating_add(1);
             (held.taken < PORT_TRIES).then_some((id, protocol, family, held.even_port))
         });
-        // The port stays marked: somebody else has it, and it is not asked for at once again.
         let Some((id, protocol, family, even)) = again else {
             return self.relay_failed(now, relay);
         };
+        // The old port is still marked here, so this is another one.
         let Some(port) = self.free_port(protocol, family, even, false) else {
             return self.relay_failed(now, relay);
         };

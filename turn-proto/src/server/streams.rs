@@ -84,6 +84,7 @@ impl<U: Users> Server<U> {
         let now = core.clock.advance(now);
         let state = core.streams.get(&id).map(|stream| stream.state);
         if let Some(StreamState::Data(_)) = state {
+            self.deframers.remove(&id);
             return Received::NotMine;
         }
         let open = state.is_some_and(|state| state != StreamState::Closing);

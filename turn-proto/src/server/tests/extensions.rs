@@ -847,6 +847,22 @@ fn a_mobile_client_may_lose_its_stream_and_come_back() {
     assert_eq!(rig.server.allocations(), 0);
 }
 
+// spec: 8016-5-1
+#[test]
+fn nobody_moves_by_ticket_alone() {
+    for (transport, code) in [(Transport::Udp, 405), (Transport::Dtls, 0)] {
+        let mut rig = Other::new(OpenAccess, |config| config.mobility = true);
+        let at = FiveTuple {
+            transport,
+            ..client(1)
+        };
+        let answer = rig.ask(at, wire::ALLOCATE, None, |w| {
+            udp(w).attribute(&MobilityTicket(&[]))
+        });
+        assert_eq!(code_of(&answer.unwrap()), code);
+    }
+}
+
 // spec: TURN-7.2-10, 8155-6-1, STUN-10-1, STUN-10-2, STUN-14.8-3
 #[test]
 fn new_clients_are_sent_elsewhere() {

@@ -8,7 +8,8 @@ use stun_proto::wire::AttributeType;
 use super::*;
 
 /// Every form of an address inside this host or its network.
-const HOSTILE: [&str; 36] = [
+const HOSTILE: [&str; 37] = [
+    "168.63.129.16",
     "0.0.0.0",
     "10.1.2.3",
     "100.64.0.1",
@@ -670,4 +671,11 @@ proptest! {
         prop_assert_eq!(model.rig.server.poll_timeout(), None);
         prop_assert!(model.addresses.is_empty());
     }
+}
+
+// spec: SEC-G-04
+#[test]
+fn the_bound_for_the_defaults_is_what_the_documentation_says() {
+    let bound = Limits::default().max_memory();
+    assert!((2_600_000_000..2_700_000_000).contains(&bound), "{bound}");
 }

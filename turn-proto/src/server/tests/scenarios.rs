@@ -282,3 +282,27 @@ fn the_same_seed_and_inputs_give_the_same_bytes() {
     };
     assert_eq!(run(), run());
 }
+
+// spec: SEC-F-04
+#[test]
+fn a_unit_has_30_s_to_arrive_once_there_is_an_allocation() {
+    for (late, closed) in [(29, false), (30, true)] {
+        let mut rig = stream_rig();
+        allocate_on_stream(&mut rig);
+        rig.stream(b"\x40\0\0\x04ab", 1);
+        rig.advance(late);
+        rig.stream(b"cd", 1);
+        assert_eq!(rig.closed().is_some(), closed);
+    }
+    // The time counts anew for each.
+    let mut rig = stream_rig();
+    allocate_on_stream(&mut rig);
+    for _ in 0..4 {
+        rig.stream(b"\x40\0\0\x04ab", 1);
+        rig.advance(20);
+        rig.stream(b"cd\x40\0", 1);
+        rig.advance(20);
+        rig.stream(b"\0\x04abcd", 1);
+    }
+    assert_eq!(rig.closed(), None);
+}
