@@ -4,6 +4,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// One component of one media stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,6 +135,43 @@ pub fn is_usable_host(ip: IpAddr, loopback: bool) -> bool {
         IpAddr::V4(v4) => !v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_loopback() || !is_unfit(v6),
     }
+}
+
+/// The local preferences of host addresses, in their order: IPv6 first, then the families in turn,
+/// so that neither waits for all of the other (RFC 8421 section 4). The order within a family
+/// stays.
+///
+/// ```
+/// use ice_proto::local_preferences;
+///
+/// let addresses = ["192.0.2.1", "2001:db8::1", "2001:db8::2"].map(|a| a.parse().unwrap());
+/// assert_eq!(local_preferences(&addresses), [65533, 65535, 65534]);
+/// assert_eq!(local_preferences(&addresses[..1]), [65535]);
+/// ```
+pub fn local_preferences(addresses: &[IpAddr]) -> Vec<u16> {
+    let v4 = addresses.iter().filter(|ip| ip.is_ipv4()).count();
+    let v6 = addresses.len().saturating_sub(v4);
+    // So many addresses of IPv6 before the first of IPv4, and one less before each further one.
+    let head = addresses.len().checked_div(v4).unwrap_or(0);
+    let later = head.saturating_sub(1).max(1);
+    let (mut seen4, mut seen6) = (0_usize, 0_usize);
+    let ranks = addresses.iter().map(|ip| match ip {
+        IpAddr::V4(_) => {
+            let before = head.saturating_add(seen4.saturating_mul(later)).min(v6);
+            seen4 = seen4.saturating_add(1);
+            before.saturating_add(seen4)
+        }
+        IpAddr::V6(_) => {
+            seen6 = seen6.saturating_add(1);
+            let behind_head = seen6.saturating_sub(1).checked_sub(head);
+            let between = behind_head.map(|n| n.checked_div(later).unwrap_or(0).saturating_add(1));
+            seen6.saturating_add(between.unwrap_or(0).min(v4))
+        }
+    });
+    ranks
+        .map(|rank| u16::try_from(rank.saturating_sub(1)).unwrap_or(u16::MAX))
+        .map(|rank| u16::MAX.saturating_sub(rank))
+        .collect()
 }
 
 /// IPv4-compatible, IPv4-mapped and site-local addresses.

@@ -61,3 +61,34 @@ fn unusable_host_addresses() {
     assert!(is_usable_host("127.0.0.1".parse().unwrap(), true));
     assert!(is_usable_host("::1".parse().unwrap(), true));
 }
+
+// spec: DS-4-1
+#[test]
+fn families_take_turns() {
+    let order = |text: &str| {
+        let ips: Vec<IpAddr> = text
+            .chars()
+            .zip(1_u16..)
+            .map(|(family, n)| match family {
+                '4' => IpAddr::V4([192, 0, 2, n as u8].into()),
+                _ => IpAddr::V6([0x2001, 0xdb8, 0, 0, 0, 0, 0, n].into()),
+            })
+            .collect();
+        let mut ranked: Vec<_> = local_preferences(&ips).into_iter().zip(&ips).collect();
+        ranked.sort();
+        let mut unique: Vec<u16> = ranked.iter().map(|(p, _)| *p).collect();
+        unique.dedup();
+        assert_eq!(unique.len(), ips.len(), "unique");
+        let families = ranked
+            .iter()
+            .rev()
+            .map(|(_, ip)| if ip.is_ipv4() { '4' } else { '6' });
+        families.collect::<String>()
+    };
+    assert_eq!(order("44666666"), "66664664");
+    assert_eq!(order("4466"), "6644");
+    assert_eq!(order("444"), "444");
+    assert_eq!(order("666"), "666");
+    assert_eq!(order("44446"), "64444");
+    assert_eq!(order("466666"), "666664");
+}

@@ -3,10 +3,11 @@
 //! Every line is taken with or without `a=` in front and with or without CR behind.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::{Candidate, CandidateKind};
 
@@ -31,12 +32,38 @@ pub enum LineError {
     Name,
 }
 
+/// A candidate of the other side that hides its address behind a multicast DNS name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedCandidate {
+    /// `<something>.local`, in lower case. Resolving it is the host's decision; names that are no
+    /// version 4 UUID had better not be.
+    pub name: String,
+    /// The candidate, without its address.
+    candidate: Candidate,
+}
+
+impl NamedCandidate {
+    /// The candidate, now that its name has turned out to stand for exactly this address.
+    pub fn resolved(&self, ip: IpAddr) -> Candidate {
+        let addr = SocketAddr::new(ip.to_canonical(), self.candidate.addr.port());
+        Candidate {
+            addr,
+            ..self.candidate.clone()
+        }
+    }
+}
+
 /// One line of ICE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Line {
     /// `candidate:`
     Candidate(Candidate),
+    /// `candidate:` with a name of multicast DNS; read only.
+    Named(NamedCandidate),
+    /// `remote-candidates:`, the candidates of the other side that were selected: component and
+    /// address of each.
+    RemoteCandidates(Vec<(u16, SocketAddr)>),
     /// `ice-ufrag:`, 4 to 256 characters.
     Ufrag(String),
     /// `ice-pwd:`, 22 to 256 characters.
@@ -59,6 +86,8 @@ impl Line {
         match self {
             Self::Options(tags) => tags.split(' ').any(|t| t == tag),
             Self::Candidate(_)
+            | Self::Named(_)
+            | Self::RemoteCandidates(_)
             | Self::Ufrag(_)
             | Self::Pwd(_)
             | Self::Pacing(_)
@@ -72,7 +101,19 @@ impl Line {
 impl FromStr for Line {
     type Err = LineError;
 
+    /// Reads a line as strictly as the grammar is.
     fn from_str(text: &str) -> Result<Self, LineError> {
+        Self::parse(text, false)
+    }
+}
+
+impl Line {
+    /// Reads a line; if `lenient`, foundations may have up to 64 characters other than blanks, and
+    /// priorities above 2^31 - 1 are brought down to it.
+    ///
+    /// # Errors
+    /// [`LineError`].
+    pub fn parse(text: &str, lenient: bool) -> Result<Self, LineError> {
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         let text = text.strip_prefix("a=").unwrap_or(text);
@@ -81,7 +122,8 @@ impl FromStr for Line {
         }
         let (name, value) = text.split_once(':').unwrap_or((text, ""));
         match name {
-            "candidate" => candidate(value).map(Self::Candidate),
+            "candidate" => candidate(value, lenient),
+            "remote-candidates" => remote_candidates(value).map(Self::RemoteCandidates),
             "ice-ufrag" => credential(value, 4).map(Self::Ufrag),
             "ice-pwd" => credential(value, 22).map(Self::Pwd),
             "ice-options" => {
@@ -108,6 +150,15 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Candidate(candidate) => candidate.fmt(f),
+            Self::Named(NamedCandidate { name, candidate }) => line(f, candidate, name),
+            Self::RemoteCandidates(all) => {
+                f.write_str("remote-candidates:")?;
+                for (index, (component, addr)) in all.iter().enumerate() {
+                    let gap = if index == 0 { "" } else { " " };
+                    write!(f, "{gap}{component} {} {}", addr.ip(), addr.port())?;
+                }
+                Ok(())
+            }
             Self::Ufrag(ufrag) => write!(f, "ice-ufrag:{ufrag}"),
             Self::Pwd(pwd) => write!(f, "ice-pwd:{pwd}"),
             Self::Options(tags) => write!(f, "ice-options:{tags}"),
@@ -126,7 +177,9 @@ impl FromStr for Candidate {
     fn from_str(text: &str) -> Result<Self, LineError> {
         match text.parse()? {
             Line::Candidate(candidate) => Ok(candidate),
-            Line::Ufrag(_)
+            Line::Named(_) => Err(LineError::Name),
+            Line::RemoteCandidates(_)
+            | Line::Ufrag(_)
             | Line::Pwd(_)
             | Line::Options(_)
             | Line::Pacing(_)
@@ -140,20 +193,23 @@ impl FromStr for Candidate {
 impl fmt::Display for Candidate {
     /// The line without `a=`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "candidate:{} {} udp {} {} {} typ {}",
-            self.foundation,
-            self.component,
-            self.priority,
-            self.addr.ip(),
-            self.addr.port(),
-            self.kind
-        )?;
-        match self.related {
-            Some(related) => write!(f, " raddr {} rport {}", related.ip(), related.port()),
-            None => Ok(()),
-        }
+        line(f, self, &self.addr.ip())
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, it: &Candidate, address: &dyn fmt::Display) -> fmt::Result {
+    write!(
+        f,
+        "candidate:{} {} udp {} {address} {} typ {}",
+        it.foundation,
+        it.component,
+        it.priority,
+        it.addr.port(),
+        it.kind
+    )?;
+    match it.related {
+        Some(related) => write!(f, " raddr {} rport {}", related.ip(), related.port()),
+        None => Ok(()),
     }
 }
 
@@ -189,17 +245,34 @@ fn number(
     }
 }
 
-fn candidate(value: &str) -> Result<Candidate, LineError> {
+fn remote_candidates(value: &str) -> Result<Vec<(u16, SocketAddr)>, LineError> {
+    let mut words = value.split(' ').peekable();
+    let mut all = Vec::new();
+    while words.peek().is_some() {
+        let component = number(words.next(), 3, 1..=256)? as u16;
+        let ip = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        let ip = ip.ok_or(LineError::Malformed)?;
+        let port = number(words.next(), 5, 1..=65535)? as u16;
+        all.push((component, SocketAddr::new(ip.to_canonical(), port)));
+    }
+    Ok(all)
+}
+
+fn candidate(value: &str, lenient: bool) -> Result<Line, LineError> {
     // Exactly one space between words; an extension may have an empty value.
     let mut words = value.split(' ');
     let foundation = words.next().unwrap_or_default();
     let ice_chars = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-    if !(1..=32).contains(&foundation.len()) || !foundation.bytes().all(ice_chars) {
+    let strict = foundation.len() <= 32 && foundation.bytes().all(ice_chars);
+    let tolerable =
+        lenient && foundation.len() <= 64 && foundation.bytes().all(|b| b.is_ascii_graphic());
+    if foundation.is_empty() || !(strict || tolerable) {
         return Err(LineError::Malformed);
     }
     let component = number(words.next(), 3, 1..=256)? as u16;
     let transport = words.next().ok_or(LineError::Malformed)?;
-    let priority = number(words.next(), 10, 1..=0x7FFF_FFFF)? as u32;
+    let most = if lenient { 9_999_999_999 } else { 0x7FFF_FFFF };
+    let priority = number(words.next(), 10, 1..=most)?.min(0x7FFF_FFFF) as u32;
     let address = words.next().ok_or(LineError::Malformed)?;
     let port = number(words.next(), 5, 0..=65535)? as u16;
     if words
@@ -222,8 +295,22 @@ fn candidate(value: &str) -> Result<Candidate, LineError> {
     .into_iter()
     .find(|k| k.name().eq_ignore_ascii_case(kind))
     .ok_or(LineError::Unsupported)?;
+    let candidate = |ip| Candidate {
+        foundation: foundation.into(),
+        component,
+        priority,
+        addr: SocketAddr::new(ip, port),
+        kind,
+        related,
+    };
     let ip: IpAddr = match address.parse() {
         Ok(ip) => ip,
+        Err(_) if is_local_name(address) && port != 0 => {
+            return Ok(Line::Named(NamedCandidate {
+                name: address.to_ascii_lowercase(),
+                candidate: candidate(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            }));
+        }
         Err(_) if is_name(address) => return Err(LineError::Name),
         Err(_) => return Err(LineError::Malformed),
     };
@@ -233,14 +320,13 @@ fn candidate(value: &str) -> Result<Candidate, LineError> {
     if ip.is_unspecified() || ip.is_multicast() || broadcast || port == 0 {
         return Err(LineError::Malformed);
     }
-    Ok(Candidate {
-        foundation: foundation.into(),
-        component,
-        priority,
-        addr: SocketAddr::new(ip, port),
-        kind,
-        related,
-    })
+    Ok(Line::Candidate(candidate(ip)))
+}
+
+/// Whether a name is one of multicast DNS: one label and `.local`.
+fn is_local_name(text: &str) -> bool {
+    let (label, rest) = text.split_once('.').unwrap_or((text, ""));
+    is_name(text) && !label.is_empty() && rest.eq_ignore_ascii_case("local")
 }
 
 /// Reads what stands behind the kind: the related address; everything else is passed over.

@@ -155,3 +155,91 @@ proptest::proptest! {
         let _ = alloc::format!("candidate:{text}").parse::<Line>();
     }
 }
+
+// spec: MDN-1
+#[test]
+fn names_of_multicast_dns_are_handed_on() {
+    let text = "candidate:1 1 UDP 5 3AB0b1c4-0000-4000-8000-0123456789ab.Local 9 typ host";
+    let Ok(Line::Named(named)) = text.parse() else {
+        panic!("a name");
+    };
+    assert_eq!(named.name, "3ab0b1c4-0000-4000-8000-0123456789ab.local");
+    let candidate = named.resolved("192.0.2.1".parse().unwrap());
+    assert_eq!(candidate.addr, "192.0.2.1:9".parse().unwrap());
+    let printed = Line::Named(named.clone()).to_string();
+    assert_eq!(printed.parse(), Ok(Line::Named(named)));
+    for other in ["a.b.local", ".local", "local", "a.locals"] {
+        let text = alloc::format!("candidate:1 1 UDP 5 {other} 9 typ host");
+        assert_eq!(text.parse::<Line>(), Err(LineError::Name), "{other}");
+    }
+}
+
+// spec: SDP-5.2-1
+#[test]
+fn remote_candidates_are_read_and_written() {
+    let text = "remote-candidates:1 192.0.2.1 9 2 2001:db8::1 10";
+    let line: Line = text.parse().unwrap();
+    let Line::RemoteCandidates(all) = &line else {
+        panic!("{line:?}");
+    };
+    assert_eq!(all[1], (2, "[2001:db8::1]:10".parse().unwrap()));
+    assert_eq!(line.to_string(), text);
+    for bad in [
+        "",
+        "1",
+        "1 192.0.2.1",
+        "0 192.0.2.1 9",
+        "1 name 9",
+        "1 192.0.2.1 0",
+    ] {
+        let text = alloc::format!("remote-candidates:{bad}");
+        assert_eq!(text.parse::<Line>(), Err(LineError::Malformed), "{bad}");
+    }
+}
+
+#[test]
+fn leniency_takes_odd_foundations_and_priorities() {
+    let odd = "candidate:Hc0a80101_1.2 1 UDP 4294967295 192.0.2.1 1 typ host";
+    assert_eq!(odd.parse::<Line>(), Err(LineError::Malformed));
+    let Ok(Line::Candidate(candidate)) = Line::parse(odd, true) else {
+        panic!("lenient");
+    };
+    assert_eq!(candidate.foundation, "Hc0a80101_1.2");
+    assert_eq!(candidate.priority, 0x7FFF_FFFF);
+    let long = alloc::format!("candidate:{} 1 UDP 1 192.0.2.1 1 typ host", "x".repeat(65));
+    assert!(Line::parse(&long, true).is_err());
+}
+
+proptest::proptest! {
+    // spec: SEC-G-01
+    #[test]
+    fn no_line_panics(text in "(a=)?(candidate:|ice-|remote-candidates:)?\\PC{0,80}", lenient: bool) {
+        let _ = Line::parse(&text, lenient);
+    }
+
+    // spec: SDP-5.1-1
+    #[test]
+    fn what_is_written_is_read_again(
+        foundation in "[a-zA-Z0-9+/]{1,32}",
+        component in 1u16..=256,
+        priority in 1u32..=0x7FFF_FFFF,
+        ip: core::net::IpAddr,
+        port in 1u16..,
+        kind in 0usize..4,
+        related: Option<(core::net::IpAddr, u16)>,
+    ) {
+        use CandidateKind::{Host, PeerReflexive, Relayed, ServerReflexive};
+        let ip = ip.to_canonical();
+        proptest::prop_assume!(!ip.is_unspecified() && !ip.is_multicast());
+        proptest::prop_assume!(ip != core::net::Ipv4Addr::BROADCAST);
+        let candidate = Candidate {
+            foundation,
+            component,
+            priority,
+            addr: SocketAddr::new(ip, port),
+            kind: [Host, PeerReflexive, ServerReflexive, Relayed][kind],
+            related: related.map(|(ip, port)| SocketAddr::new(ip, port)),
+        };
+        proptest::prop_assert_eq!(candidate.to_string().parse(), Ok(candidate));
+    }
+}

@@ -7,11 +7,14 @@ use core::time::Duration;
 use stun_proto::Instant;
 
 use super::{Gathering, Session};
-use crate::sdp::{Line, LineError};
+use crate::sdp::{Line, LineError, NamedCandidate};
 use crate::{Candidate, CandidateError, Credentials, Remote, RemoteError};
 
 /// Candidate lines read per stream; the rest is passed over.
 const MAX_CANDIDATES: usize = 128;
+
+/// Candidates behind names read per stream; the rest is passed over.
+const MAX_NAMES: usize = 16;
 
 /// Streams read; further m= lines end the reading.
 const MAX_STREAMS: usize = 32;
@@ -21,6 +24,8 @@ const MAX_STREAMS: usize = 32;
 pub struct RemoteStream {
     /// Its candidates.
     pub candidates: Vec<Candidate>,
+    /// Those behind names, for the host to resolve and to add one by one, or to leave alone.
+    pub named: Vec<NamedCandidate>,
     /// There will be no more of them.
     pub complete: bool,
     /// Candidates not taken: unknown transports and kinds, names, malformed lines.
@@ -94,6 +99,13 @@ impl RemoteDescription {
                 Ok(Line::Candidate(candidate)) => in_current(&mut streams, |stream| {
                     if stream.candidates.len() < MAX_CANDIDATES {
                         stream.candidates.push(candidate);
+                    } else {
+                        stream.skipped = stream.skipped.saturating_add(1);
+                    }
+                }),
+                Ok(Line::Named(named)) => in_current(&mut streams, |stream| {
+                    if stream.named.len() < MAX_NAMES {
+                        stream.named.push(named);
                     } else {
                         stream.skipped = stream.skipped.saturating_add(1);
                     }
