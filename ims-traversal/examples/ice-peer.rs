@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use http_connect::auth::{ClientAuth, Credentials as ProxyCredentials, Policy as AuthPolicy};
+use http_connect::auth::{
+    Allow, ClientAuth, Credentials as ProxyCredentials, Policy as AuthPolicy,
+};
 use http_connect::{ConnectConfig, Target};
 use ice_proto::sdp::Line;
 use ice_proto::{
@@ -347,7 +349,7 @@ fn stream_opener(args: &Args) -> Result<OpenStream> {
         let plain = host.trim_matches(['[', ']']);
         let target = Target::new(plain, wanted.remote.port()).map_err(|e| e.to_string())?;
         let policy = AuthPolicy {
-            basic: true,
+            basic: Allow::Always,
             ..AuthPolicy::default()
         };
         let hop = ProxyHop {

@@ -22,19 +22,19 @@ use super::{now, seed, sleep_until};
 pub struct Users {
     realm: String,
     basic: bool,
-    digest: Option<Mutex<(DigestServer, Rng)>>,
+    digest: Option<Mutex<DigestServer>>,
     passwords: HashMap<String, String>,
 }
 
 impl Users {
     /// Users with their passwords; `basic` and `digest` say which schemes are offered.
     pub fn new(realm: &str, passwords: HashMap<String, String>, basic: bool, digest: bool) -> Self {
-        let mut rng = Rng::from_seed(seed());
-        let server = DigestServer::new(DigestServerConfig::new(realm), &mut rng);
+        let config = DigestServerConfig::new(realm);
+        let server = DigestServer::new(config, &mut Rng::from_seed(seed()));
         Self {
             realm: realm.to_owned(),
             basic,
-            digest: digest.then(|| Mutex::new((server, rng))),
+            digest: server.ok().filter(|_| digest).map(Mutex::new),
             passwords,
         }
     }
@@ -54,10 +54,9 @@ impl Users {
         }
         let mut challenges = Vec::new();
         if let Some(digest) = &self.digest {
-            let mut digest = digest.lock().unwrap_or_else(PoisonError::into_inner);
-            let (server, rng) = &mut *digest;
+            let mut server = digest.lock().unwrap_or_else(PoisonError::into_inner);
             let binding = client.ip().to_string();
-            challenges.extend(server.challenges(now(), binding.as_bytes(), stale, rng));
+            challenges.extend(server.challenges(now(), binding.as_bytes(), stale));
         }
         if self.basic {
             challenges.push(format!("Basic realm=\"{}\"", self.realm));
@@ -86,7 +85,7 @@ impl Users {
             };
         }
         let digest = self.digest.as_ref().ok_or(DigestRefusal::Malformed)?;
-        let mut digest = digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = digest.lock().unwrap_or_else(PoisonError::into_inner);
         let request = DigestRequest {
             method: "CONNECT",
             uri: check.uri(),
@@ -94,11 +93,9 @@ impl Users {
         };
         let key = |user: &ClaimedUser, hash| self.key(user, hash);
         let binding = client.ip().to_string();
-        let (server, _) = &mut *digest;
         let proof = server.verify(now(), binding.as_bytes(), request, credentials, key)?;
-        match proof.user {
-            ClaimedUser::Name(name) | ClaimedUser::Hash(name) => Ok((name, Some(proof.info))),
-        }
+        let (ClaimedUser::Name(name) | ClaimedUser::Hash(name)) = proof.user();
+        Ok((name.clone(), Some(proof.info(b""))))
     }
 
     fn key(&self, user: &ClaimedUser, hash: HashAlgorithm) -> Option<HexDigest> {

@@ -1,6 +1,6 @@
 use alloc::sync::Arc;
 
-use http_connect::auth::{Credentials, Policy};
+use http_connect::auth::{Allow, Credentials, Policy};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -34,7 +34,7 @@ fn tunnel(proxy: bool, tls: Option<Tls>) -> Tunnel {
         auth: ClientAuth::new(
             Some(Credentials::new("user", "pass")),
             Policy {
-                basic: true,
+                basic: Allow::Always,
                 ..Policy::default()
             },
         ),
