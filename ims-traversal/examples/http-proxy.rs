@@ -80,10 +80,11 @@ async fn main() -> Result<()> {
     }
     for at in &args.listen {
         let both = !args.basic && !args.digest;
-        let users = (!passwords.is_empty()).then(|| {
-            let (basic, digest) = (args.basic || both, args.digest || both);
-            Users::new(&args.realm, passwords.clone(), basic, digest)
-        });
+        let (basic, digest) = (args.basic || both, args.digest || both);
+        let users = match passwords.is_empty() {
+            true => None,
+            false => Some(Users::new(&args.realm, passwords.clone(), basic, digest)?),
+        };
         let config = |local| {
             let mut config = ProxyConfig::new("http-proxy");
             config.ports.clone_from(&args.allow_port);

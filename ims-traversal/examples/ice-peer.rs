@@ -424,6 +424,7 @@ fn from_json(value: &Value) -> Result<RemoteDescription> {
             credentials,
             lite: value["lite"].as_bool().unwrap_or(false),
             ice2: true,
+            pacing: None,
         },
         streams: vec![stream],
     })

@@ -114,7 +114,7 @@ impl World {
         let tcp = turn.listen_tcp(any, None).await?;
         let tls = turn.listen_tcp(any, Some(server_tls)).await?;
         let passwords = HashMap::from([(PROXY_USER.0.to_owned(), PROXY_USER.1.to_owned())]);
-        let users = Users::new("proxy.example", passwords, true, true);
+        let users = Users::new("proxy.example", passwords, true, true)?;
         let proxy_config = move |local| {
             let mut config = ProxyConfig::new("proxy.example");
             config.ports = vec![tls.port()];
@@ -364,6 +364,7 @@ fn description(told: &Mutex<Told>) -> Result<RemoteDescription> {
             credentials: ice_proto::Credentials { ufrag, pwd },
             lite: false,
             ice2: true,
+            pacing: None,
         },
         streams: vec![RemoteStream {
             candidates: candidates.collect::<Result<_, _>>()?,

@@ -83,6 +83,9 @@ struct Args {
     /// Allocations of one user.
     #[arg(long, default_value_t = 10)]
     max_per_user: usize,
+    /// Takes channel numbers up to 0x7FFF, as clients of RFC 5766 use.
+    #[arg(long)]
+    rfc5766_channels: bool,
     /// Prints JSON lines instead of text.
     #[arg(long)]
     json: bool,
@@ -153,6 +156,7 @@ fn config(args: &Args) -> ServerConfig {
     let mut config = ServerConfig::new(args.realm.clone());
     config.relay_v4 = args.relay.iter().any(IpAddr::is_ipv4);
     config.relay_v6 = args.relay.iter().any(IpAddr::is_ipv6);
+    config.rfc5766_channels = args.rfc5766_channels;
     config.limits.allocations = args.max_allocations;
     config.limits.allocations_per_user = args.max_per_user;
     config.peers.preset = match args.peers {

@@ -28,15 +28,20 @@ pub struct Users {
 
 impl Users {
     /// Users with their passwords; `basic` and `digest` say which schemes are offered.
-    pub fn new(realm: &str, passwords: HashMap<String, String>, basic: bool, digest: bool) -> Self {
-        let config = DigestServerConfig::new(realm);
-        let server = DigestServer::new(config, &mut Rng::from_seed(seed()));
-        Self {
+    pub fn new(
+        realm: &str,
+        passwords: HashMap<String, String>,
+        basic: bool,
+        digest: bool,
+    ) -> anyhow::Result<Self> {
+        let mut rng = Rng::from_seed(seed());
+        let server = DigestServer::new(DigestServerConfig::new(realm), &mut rng)?;
+        Ok(Self {
             realm: realm.to_owned(),
             basic,
-            digest: server.ok().filter(|_| digest).map(Mutex::new),
+            digest: digest.then(|| Mutex::new(server)),
             passwords,
-        }
+        })
     }
 
     fn judge(&self, client: SocketAddr, check: &AuthCheck) -> AuthVerdict {
@@ -54,9 +59,9 @@ impl Users {
         }
         let mut challenges = Vec::new();
         if let Some(digest) = &self.digest {
-            let mut server = digest.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut digest = digest.lock().unwrap_or_else(PoisonError::into_inner);
             let binding = client.ip().to_string();
-            challenges.extend(server.challenges(now(), binding.as_bytes(), stale));
+            challenges.extend(digest.challenges(now(), binding.as_bytes(), stale));
         }
         if self.basic {
             challenges.push(format!("Basic realm=\"{}\"", self.realm));
@@ -85,7 +90,7 @@ impl Users {
             };
         }
         let digest = self.digest.as_ref().ok_or(DigestRefusal::Malformed)?;
-        let mut server = digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut digest = digest.lock().unwrap_or_else(PoisonError::into_inner);
         let request = DigestRequest {
             method: "CONNECT",
             uri: check.uri(),
@@ -93,9 +98,12 @@ impl Users {
         };
         let key = |user: &ClaimedUser, hash| self.key(user, hash);
         let binding = client.ip().to_string();
-        let proof = server.verify(now(), binding.as_bytes(), request, credentials, key)?;
-        let (ClaimedUser::Name(name) | ClaimedUser::Hash(name)) = proof.user();
-        Ok((name.clone(), Some(proof.info(b""))))
+        let proof = digest.verify(now(), binding.as_bytes(), request, credentials, key)?;
+        match proof.user() {
+            ClaimedUser::Name(name) | ClaimedUser::Hash(name) => {
+                Ok((name.clone(), Some(proof.info(b""))))
+            }
+        }
     }
 
     fn key(&self, user: &ClaimedUser, hash: HashAlgorithm) -> Option<HexDigest> {

@@ -224,7 +224,9 @@ impl Peer {
 
     /// Takes in the other side's description.
     pub fn set_remote(&mut self, description: &RemoteDescription) {
-        self.session.set_remote_description(now(), description);
+        if let Err(error) = self.session.set_remote_description(now(), description) {
+            self.failure = Some(format!("the other side's description: {error}"));
+        }
         self.remote_since = Some(now());
         (self.on)(PeerOutput::State("checking"));
     }
@@ -232,10 +234,11 @@ impl Peer {
     /// Runs until the description is complete.
     pub async fn gather(&mut self) -> Result<(), String> {
         let end = now() + self.config.timeout;
+        self.drain();
         while !self.described {
             self.step(end).await?;
         }
-        Ok(())
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Runs until all payloads have come back.

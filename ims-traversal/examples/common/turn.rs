@@ -11,7 +11,9 @@ use rustls::ServerConfig as TlsConfig;
 use stun_proto::{FiveTuple, Path, Received, StreamId, Transport};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Notify;
-use turn_proto::server::{Action, Event, MAX_TRANSMIT, RelayId, Server, ServerConfig, StaticUsers};
+use turn_proto::server::{
+    Action, Event, MAX_TRANSMIT, RelayId, RelayProtocol, Server, ServerConfig, StaticUsers,
+};
 use turn_proto::wire::AddressFamily;
 
 use super::stream::{self, StreamInput, Writer};
@@ -231,13 +233,18 @@ impl TurnHost {
             match server.poll_action() {
                 Some(Action::OpenRelay {
                     relay,
+                    protocol: RelayProtocol::Udp,
                     family,
-                    even_port,
+                    port,
                     ..
-                }) => match self.open_relay(relay, family, even_port) {
+                }) => match self.open_relay(relay, family, port) {
                     Ok(at) => server.relay_opened(now(), relay, at),
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                        server.relay_port_taken(now(), relay);
+                    }
                     Err(_) => server.relay_failed(now(), relay),
                 },
+                Some(Action::OpenRelay { relay, .. }) => server.relay_failed(now(), relay),
                 Some(Action::CloseRelay { relay }) => {
                     if let Some(relay) = lock(&self.relays).remove(&relay) {
                         relay.task.abort();
@@ -278,26 +285,15 @@ impl TurnHost {
         self: &Arc<Self>,
         relay: RelayId,
         family: AddressFamily,
-        even_port: bool,
+        port: u16,
     ) -> io::Result<SocketAddr> {
         let ip = self
             .relay_ips
             .iter()
             .find(|ip| AddressFamily::of(**ip) == family)
             .ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        for _ in 0..64 {
-            let mut random = [0; 2];
-            getrandom::fill(&mut random).map_err(io::Error::other)?;
-            let port = 49_152 | u16::from_be_bytes(random);
-            let port = if even_port { port & !1 } else { port };
-            let bound = std::net::UdpSocket::bind((*ip, port));
-            match bound.and_then(|socket| self.start_relay(relay, socket)) {
-                Ok(at) => return Ok(at),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let socket = std::net::UdpSocket::bind((*ip, port))?;
+        self.start_relay(relay, socket)
     }
 
     fn start_relay(

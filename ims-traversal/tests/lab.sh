@@ -1,0 +1,198 @@
+#!/usr/bin/env bash
+# The programs against real servers behind real firewalls, in the laboratory's network namespaces.
+# Run as root from anywhere. Prints a line for each case; exit code 0 when none failed.
+#
+#   LAB         the laboratory's folder (default: ../shared/lab beside the project)
+#   LAB_ONLY    run only the variants named here
+#   BIN         where the programs are (default: built now, release)
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+LAB=${LAB:-../shared/lab}
+lab=$LAB/lab
+ONLY=${LAB_ONLY:-open nat cone dual udpblock fw443 proxy idle own}
+work=$(mktemp -d)
+passed=0 failed=0
+
+if [ -z "${BIN:-}" ]; then
+	cargo build --quiet --locked --release -p ims-traversal --examples || exit 1
+	BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/examples
+fi
+
+finish() {
+	"$lab" down >/dev/null 2>&1
+	rm -rf "$work"
+}
+trap finish EXIT
+
+report() { # report NAME CODE [DETAIL]
+	if [ "$2" -eq 0 ]; then
+		passed=$((passed + 1))
+		printf 'ok    %s\n' "$1"
+	else
+		failed=$((failed + 1))
+		printf 'FAIL  %s\n' "$1"
+		[ -n "${3:-}" ] && printf '%s\n' "$3" | sed 's/^/      /' | tail -n 12
+	fi
+}
+
+up() { # up VARIANT: 1 when it is not wanted
+	case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac
+	if ! out=$("$lab" up "$1" 2>&1); then
+		report "lab up $1" 1 "$out"
+		return 1
+	fi
+	eval "$("$lab" env)"
+}
+
+# Not by `lab exec`, which may read the other side's description away while it starts.
+# pair NAME EXPECTED-KIND "ARGS OF UE" "ARGS OF FAR": two peers, one in ue, one in far. EXPECTED-KIND
+# is the kind of the UE's selected candidate, or "any".
+pair() {
+	local name="$LAB_VARIANT: $1" kind=$2 to_ue=$work/to-ue to_far=$work/to-far
+	rm -f "$to_ue" "$to_far"
+	mkfifo "$to_ue" "$to_far"
+	# shellcheck disable=SC2086
+	timeout 90 ip netns exec "$LAB_NS-ue" "$BIN/ice-peer" --controlling --name ue --ca "$LAB_CA" $3 \
+		<>"$to_ue" 2>"$work/ue.err" | tee "$work/ue.log" >"$to_far" &
+	local ue=$!
+	# shellcheck disable=SC2086
+	timeout 90 ip netns exec "$LAB_NS-far" "$BIN/ice-peer" --controlled --name far --ca "$LAB_CA" $4 \
+		<>"$to_far" 2>"$work/far.err" | tee "$work/far.log" >"$to_ue" &
+	local far=$!
+	wait "$ue"
+	wait "$far"
+	local code=0 selected
+	grep -q '"type":"done"' "$work/ue.log" || code=1
+	grep -q '"type":"done"' "$work/far.log" || code=1
+	if [ "$kind" != any ]; then
+		selected=$(grep -o '"local":"[^"]*"' "$work/ue.log" | head -n 1)
+		case $selected in *"typ $kind"*) ;; *) code=1 ;; esac
+	fi
+	report "$name" "$code" "$(tail -n 3 "$work"/ue.log "$work"/far.log "$work"/ue.err "$work"/far.err)"
+}
+
+# refused NAME TEXT ARGS...: a peer in ue that must say why and end with exit code 1.
+refused() {
+	local name="$LAB_VARIANT: $1" text=$2 out code
+	shift 2
+	out=$(timeout 40 "$lab" exec ue "$BIN/ice-peer" --controlling --timeout 15 --policy relay "$@" </dev/null 2>&1)
+	code=$?
+	if [ $code -eq 1 ] && printf '%s' "$out" | grep -q "\"type\":\"failed\".*$text"; then
+		report "$name" 0
+	else
+		report "$name" 1 "exit code $code: $out"
+	fi
+}
+
+user="--username ${LAB_TURN_USER:-ue} --password ue-secret"
+turn_udp="--turn turn:turn.lab.test $user"
+turn_80="--turn turn:turn.lab.test:80?transport=tcp $user"
+turn_443="--turn turns:turn.lab.test:443 $user"
+
+rest() { # credentials for the server with the shared secret
+	local name secret=${LAB_TURN_REST_SECRET:-rest-secret}
+	name=$(($(date +%s) + 600)):lab
+	printf -- '--username %s --password %s' "$name" \
+		"$(printf %s "$name" | openssl dgst -sha1 -hmac "$secret" -binary | base64)"
+}
+
+if up open; then
+	pair "hosts" host "" ""
+	pair "two components" host "--components 2" "--components 2"
+	pair "relay over UDP" relay "$turn_udp --policy relay" ""
+	pair "relay over TCP 80" relay "$turn_80 --policy relay" ""
+	pair "relay over TLS 443" relay "$turn_443 --policy relay" ""
+	pair "relay to relay" relay "$turn_udp --policy relay" "$turn_udp --policy relay"
+	pair "shared-secret credentials, UDP" relay "--turn turn:turn-rest.lab.test $(rest) --policy relay" ""
+	pair "shared-secret credentials, TLS 443" relay "--turn turns:turn-rest.lab.test:443 $(rest) --policy relay" ""
+	refused "wrong password" "rejected user name or password" --turn turn:turn.lab.test --username ue --password wrong
+	refused "wrong password over TLS" "rejected user name or password" --ca "$LAB_CA" --turn turns:turn.lab.test:443 --username ue --password wrong
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=other \
+		-keyout "$work/other.key" -out "$work/other.pem" 2>/dev/null
+	refused "unknown issuer" "TLS certificate" --ca "$work/other.pem" --turn turns:turn.lab.test:443 $user
+	refused "nobody listens" "TCP connection" --turn "turn:peer.lab.test:81?transport=tcp" $user
+	refused "no TURN server there" "does not answer\|cannot be reached" --turn turn:peer.lab.test:3480 $user
+fi
+if up nat; then
+	pair "symmetric NAT, STUN" any "--stun stun:turn.lab.test" ""
+	pair "symmetric NAT, TURN" any "$turn_udp" "$turn_udp"
+fi
+if up cone; then
+	pair "cone NAT, STUN" any "--stun stun:turn.lab.test" "--stun stun:turn.lab.test"
+fi
+if up dual; then
+	pair "two symmetric NATs, UDP relay" any "$turn_udp" "$turn_udp"
+fi
+if up udpblock; then
+	pair "TCP 80" relay "$turn_80" ""
+	pair "TLS 443" relay "$turn_443" "$turn_udp"
+fi
+if up fw443; then
+	pair "TCP 80" relay "$turn_80" ""
+	pair "TLS 443" relay "$turn_443" ""
+	pair "TLS 443, both relayed" relay "$turn_443" "$turn_udp --policy relay"
+	refused "UDP is swallowed" "does not answer" $turn_udp
+fi
+if up proxy; then
+	auth=${LAB_PROXY_USER}:${LAB_PROXY_PASSWORD}
+	port=$LAB_PROXY_PORT
+	pair "squid, Digest" relay "$turn_443 --proxy http://$auth@$LAB_PROXY_IP:$port" ""
+	pair "squid, no credentials" relay "$turn_443 --proxy http://$LAB_PROXY_OPEN_IP:$port" ""
+	pair "squid, Digest only" relay "$turn_443 --proxy http://$auth@$LAB_PROXY_DIGEST_IP:$port" ""
+	pair "squid, Basic only" relay "$turn_443 --proxy http://$auth@$LAB_PROXY_BASIC_IP:$port" ""
+	pair "tinyproxy, Basic" relay "$turn_443 --proxy http://$auth@$LAB_TINYPROXY_IP:$port" ""
+	pair "squid, shared-secret credentials" relay \
+		"--turn turns:turn-rest.lab.test:443 $(rest) --proxy http://$LAB_PROXY_OPEN_IP:$port" ""
+	refused "wrong proxy password" "user name or password was rejected" --ca "$LAB_CA" $turn_443 \
+		--proxy "http://web:wrong@$LAB_PROXY_DIGEST_IP:$port"
+	refused "proxy wants credentials" "credentials are asked for" --ca "$LAB_CA" $turn_443 \
+		--proxy "http://$LAB_PROXY_DIGEST_IP:$port"
+	refused "proxy forbids the port" "status 403" --turn "turn:turn.lab.test:3478?transport=tcp" $user \
+		--proxy "http://$LAB_PROXY_OPEN_IP:$port"
+fi
+if up idle; then
+	pair "silent flows are forgotten: kept alive for 30 s" relay "$turn_443 --messages 1500 --timeout 60" "--messages 10 --timeout 60 --linger 40"
+fi
+
+# Our servers, other people's clients.
+if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" && up open; then
+	"$lab" exec srv "$BIN/turn-server" --udp "$LAB_OWN_IP:3478" --udp "$LAB_OWN_IP:443" --udp "$LAB_OWN_IP:80" \
+		--tcp "$LAB_OWN_IP:80" --tcp "$LAB_OWN_IP:3478" --tls "$LAB_OWN_IP:443" \
+		--cert "$LAB_CERT" --key "$LAB_KEY" --relay "$LAB_OWN_IP" --realm "$LAB_TURN_REALM" \
+		--user "$LAB_TURN_USER:$LAB_TURN_PASSWORD" --peers any --rfc5766-channels --json >"$work/turn-server.log" 2>&1 &
+	server=$!
+	"$lab" exec prx "$BIN/http-proxy" --listen "$LAB_OWN_PROXY_IP:3128" --allow 0.0.0.0/0 \
+		--user "$LAB_PROXY_USER:$LAB_PROXY_PASSWORD" --json >"$work/http-proxy.log" 2>&1 &
+	proxy=$!
+	sleep 1
+	for mode in "" "-t" "-t -S -F AESGCM -p 443"; do
+		out=$(timeout 60 "$lab" exec ue turnutils_uclient -u "$LAB_TURN_USER" -w "$LAB_TURN_PASSWORD" \
+			-e "$LAB_PEER_IP" -r 3480 -n 20 -m 2 -c -y $mode "$LAB_OWN_IP" 2>&1)
+		lost=$(printf '%s' "$out" | grep -c 'Total lost packets 0')
+		out2=$(printf '%s' "$out" | tail -n 6)
+		report "own: turnutils_uclient ${mode:-over UDP}" $((lost > 0 ? 0 : 1)) "$out2"
+	done
+	name=own.lab.test
+	pair "own turn-server, UDP" relay "--turn turn:$name $user --policy relay" ""
+	pair "own turn-server, TLS by own http-proxy" relay \
+		"--turn turns:$name:443 $user --proxy http://$LAB_PROXY_USER:$LAB_PROXY_PASSWORD@$LAB_OWN_PROXY_IP:3128 --policy relay" ""
+	for scheme in basic digest; do
+		out=$("$lab" exec ue curl -sS -o /dev/null -w '%{http_connect}' --max-time 10 --insecure \
+			--proxy "http://$LAB_OWN_PROXY_IP:3128" --proxy-user "$LAB_PROXY_USER:$LAB_PROXY_PASSWORD" \
+			"--proxy-$scheme" "https://$LAB_PCSCF_IP:443/" 2>&1)
+		case $out in *200*) code=0 ;; *) code=1 ;; esac
+		report "own: curl through http-proxy, $scheme" $code "$out"
+	done
+	out=$("$lab" exec ue curl -sS -o /dev/null -w '%{http_connect}' --max-time 10 \
+		--proxy "http://$LAB_OWN_PROXY_IP:3128" --proxy-user "$LAB_PROXY_USER:wrong" --proxy-digest \
+		"https://$LAB_PCSCF_IP:443/" 2>&1)
+	case $out in *407*) code=0 ;; *) code=1 ;; esac
+	report "own: http-proxy refuses a wrong password" $code "$out"
+	kill "$server" "$proxy" 2>/dev/null
+	pkill -f "$BIN/turn-server" 2>/dev/null
+	pkill -f "$BIN/http-proxy" 2>/dev/null
+fi
+
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
