@@ -421,7 +421,12 @@ impl UserAgent {
         let own = self.timers.get(Timer::Retry(index));
         let asked = crate::time::deadline(now, wait);
         let at = if first { asked } else { own.max(asked) };
-        self.timers.set(Timer::Retry(index), at);
+        if first && wait.is_zero() {
+            self.timers.disarm(Timer::Retry(index));
+            self.open_slot(now, index);
+        } else {
+            self.timers.set(Timer::Retry(index), at);
+        }
         if let Some(UserAgentEvent::FlowFailed { retry_in, .. }) = self.events.back_mut() {
             *retry_in = at.map(|at| at.duration_since(now));
         }
