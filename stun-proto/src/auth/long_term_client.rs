@@ -62,6 +62,9 @@ pub enum AuthFailure {
     /// The server found three nonces in a row stale.
     #[error("the server keeps finding the nonce stale")]
     TooManyStale,
+    /// The name is to be hidden and the server does not offer that.
+    #[error("the server offers no way to hide the user name")]
+    NoAnonymity,
 }
 
 /// Why a response counts as never received.
@@ -130,6 +133,7 @@ pub struct LongTermClient {
     generations: u32,
     /// The best password algorithm the server has ever been taken up on.
     strongest: Option<PasswordAlgorithmId>,
+    hide_username: bool,
 }
 
 impl LongTermClient {
@@ -143,6 +147,7 @@ impl LongTermClient {
             challenge: None,
             generations: 0,
             strongest: None,
+            hide_username: false,
         }
     }
 
@@ -150,6 +155,14 @@ impl LongTermClient {
     #[must_use]
     pub const fn prefer_sha256(mut self) -> Self {
         self.prefer_sha256 = true;
+        self
+    }
+
+    /// Sends the user name as a hash only, and to no server that does not offer that: for names
+    /// that say who somebody is, over connections that others can read (RFC 8656 section 21.1.6).
+    #[must_use]
+    pub const fn hide_username(mut self) -> Self {
+        self.hide_username = true;
         self
     }
 
@@ -359,6 +372,9 @@ impl LongTermClient {
             return Err(AuthFailure::Malformed);
         }
         let anonymous = features.username_anonymity && self.third_party.is_none();
+        if self.hide_username && !anonymous {
+            return Err(AuthFailure::NoAnonymity);
+        }
         let name = self.username().filter(|_| !anonymous);
         if name.is_some_and(|name| Username::new(name).is_err()) {
             return Err(AuthFailure::UsernameTooLong);
