@@ -8,6 +8,7 @@ use stun_proto::wire::{
     AlternateDomain, AlternateServer, Attribute as _, Message, UnknownAttributes, XorMappedAddress,
 };
 use stun_proto::{Instant, Path};
+use zeroize::Zeroizing;
 
 use super::requests::{Pending, Request};
 use super::{
@@ -267,7 +268,7 @@ impl Core {
         if let Some(MobilityTicket(ticket)) = message.find().filter(|_| wanted)
             && !ticket.is_empty()
         {
-            self.ticket = Some(ticket.to_vec());
+            self.ticket = Some(Zeroizing::new(ticket.to_vec()));
         }
     }
 

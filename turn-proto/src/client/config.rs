@@ -16,6 +16,9 @@ use crate::wire::{AddressFamily, Icmp};
 pub struct ClientConfig {
     /// User name and password; without, only open servers will do.
     pub credentials: Option<Credentials>,
+    /// The user name says who somebody is: over anything but TLS and DTLS it is sent as a hash
+    /// only, and not at all to servers that do not offer that (RFC 8656 section 21.1.6). No.
+    pub private_username: bool,
     /// What SOFTWARE says in Allocate and Refresh; nothing by default. At most 127 bytes.
     pub software: Option<String>,
     /// When requests are sent again.
@@ -49,6 +52,7 @@ impl ClientConfig {
     pub fn new(credentials: Option<Credentials>) -> Self {
         Self {
             credentials,
+            private_username: false,
             software: None,
             retransmit: RetransmitConfig::default(),
             lenient_errors: true,

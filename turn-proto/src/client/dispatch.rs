@@ -14,6 +14,7 @@ use stun_proto::wire::{Class, Message};
 use stun_proto::{
     Instant, Path, Received, RetransmitConfig, Rng, StreamId, Transactions, Transport,
 };
+use zeroize::Zeroizing;
 
 use super::allocation::Allocation;
 use super::channels::Channels;
@@ -96,9 +97,9 @@ pub(super) struct Core {
     pub(super) auth: LongTermClient,
     /// When the server last accepted the nonce.
     pub(super) nonce_at: Instant,
-    pub(super) token: Option<Vec<u8>>,
+    pub(super) token: Option<Zeroizing<Vec<u8>>>,
     pub(super) token_server: Option<String>,
-    pub(super) ticket: Option<Vec<u8>>,
+    pub(super) ticket: Option<Zeroizing<Vec<u8>>>,
     pub(super) alternate_domain: Option<String>,
     pub(super) transactions: Transactions<Pending>,
     /// Connect requests, which may take longer than others.
@@ -143,6 +144,9 @@ impl Core {
         let mut auth = LongTermClient::new(config.credentials.clone()).prefer_sha256();
         if config.lenient_errors {
             auth = auth.lenient_errors();
+        }
+        if config.private_username && !link.transport.is_secure() {
+            auth = auth.hide_username();
         }
         Self {
             link,

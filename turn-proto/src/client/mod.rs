@@ -28,6 +28,7 @@ use alloc::collections::BTreeMap;
 use stun_proto::framing::{Deframer, Next, Unit};
 use stun_proto::wire::{Key, Message, MessageType, Method, Writer};
 use stun_proto::{FiveTuple, Instant, Path, Received, StreamId, Transmit, Transport};
+use zeroize::Zeroizing;
 
 pub use self::config::{
     Action, AllocateOptions, Cause, ClientConfig, ClientError, Event, Redirects, RelayProtocol,
@@ -142,7 +143,8 @@ impl Client {
     /// where [`Event::TokenNeeded`] stopped; a new token in time keeps the allocation alive.
     ///
     /// # Errors
-    /// [`ClientError::State`] when the client is closing or has ended.
+    /// [`ClientError::State`] when the client is closing or has ended, or when the allocation was
+    /// made with credentials: it stays with them.
     pub fn set_token(
         &mut self,
         now: Instant,
@@ -152,11 +154,16 @@ impl Client {
     ) -> Result<(), ClientError> {
         let core = &mut self.core;
         let now = core.clock.advance(now);
-        if matches!(core.state, State::Deleting(_) | State::Ended) {
+        let possible = match core.state {
+            State::Idle | State::Allocating { .. } => true,
+            State::Active(_) => core.token.is_some(),
+            State::Deleting(_) | State::Ended => false,
+        };
+        if !possible {
             return Err(ClientError::State);
         }
         core.auth.set_third_party_key(kid, Key::from_bytes(mac_key));
-        core.token = Some(token.to_vec());
+        core.token = Some(Zeroizing::new(token.to_vec()));
         let waits = core.transactions.is_empty() && core.token_server.is_some();
         match core.state {
             State::Allocating { .. } if waits => core.start(now, Request::Allocate),

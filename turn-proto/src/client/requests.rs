@@ -177,7 +177,7 @@ impl Core {
     ) -> Result<usize, WriteError> {
         let software = self.config.software.as_deref();
         let software = software.and_then(|text| Software::new(text).ok());
-        let token = self.token.as_deref().map(AccessToken);
+        let token = self.token.as_ref().map(|token| AccessToken(token));
         let writer = Writer::new(buf, MessageType::request(pending.request.method()), id);
         let mut auth = &self.auth;
         let writer = match &pending.request {
@@ -190,7 +190,7 @@ impl Core {
                     .maybe(token.as_ref())
             }
             Request::Move => {
-                let ticket = self.ticket.as_deref().map(MobilityTicket);
+                let ticket = self.ticket.as_ref().map(|t| MobilityTicket(t));
                 let lifetime = self.wanted_lifetime();
                 writer
                     .maybe(software.as_ref())
@@ -249,7 +249,7 @@ impl Core {
             .even_port
             .map(|reserve_next| EvenPort { reserve_next });
         let reservation = options.reservation.map(ReservationToken);
-        let token = self.token.as_deref().map(AccessToken);
+        let token = self.token.as_ref().map(|token| AccessToken(token));
         writer
             .attribute(&transport)
             .maybe(lifetime.as_ref())

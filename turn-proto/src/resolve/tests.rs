@@ -171,7 +171,7 @@ fn remote_hosting_keeps_the_applications_order() {
     );
 }
 
-// spec: 5928-3-1, 7350-4.6-1
+// spec: 5928-3-1, 7350-4.6-1, TURN-4.1-1
 #[test]
 fn scheme_and_parameter_choose_among_the_supported_transports() {
     let all = [Udp, Tcp, Tls, Dtls];

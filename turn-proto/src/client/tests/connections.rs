@@ -47,7 +47,7 @@ fn binding(rig: &mut Rig) -> (Connection, Seen) {
     (connection, bind)
 }
 
-// spec: 6062-4.3-1, 6062-4.2-1, 6062-4.5-1, TURN-STR-5
+// spec: 6062-4.3-1, 6062-4.2-1, 6062-4.5-1, 6062-4.6-1, TURN-STR-5
 #[test]
 fn a_connection_becomes_a_raw_stream_with_the_first_byte_behind_the_answer() {
     let mut whole = alloc::vec::Vec::new();

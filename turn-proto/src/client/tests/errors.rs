@@ -358,6 +358,65 @@ fn redirects_are_followed_when_protected_and_wanted() {
     }
 }
 
+// Anycast servers redirect before they authenticate anybody.
+// spec: 8155-6-2
+#[test]
+fn an_anycast_server_is_left_for_its_unicast_address() {
+    for (redirects, followed) in [
+        (Redirects::Unprotected, true),
+        (Redirects::Protected, false),
+    ] {
+        let config = ClientConfig {
+            redirects,
+            ..config()
+        };
+        let mut rig = Rig::with(config, udp_path(40000), Transport::Udp);
+        rig.client
+            .allocate(rig.now, AllocateOptions::default())
+            .unwrap();
+        let first = rig.request();
+        assert!(first.bytes.len() < 548, "one packet");
+        rig.answer(&first, Class::Error, false, |w| {
+            w.attribute(&ErrorCode::new(300))
+                .attribute(&AlternateServer(addr("192.0.2.99:3478")))
+        });
+        let Some(Event::AllocateFailed { alternate, .. }) = rig.event() else {
+            panic!("no failure");
+        };
+        assert_eq!(alternate, followed.then(|| addr("192.0.2.99:3478")));
+        rig.assert_silent();
+    }
+}
+
+// spec: TURN-21.1.6-1
+#[test]
+fn a_private_username_is_sent_as_a_hash_or_over_tls_only() {
+    let private = ClientConfig {
+        private_username: true,
+        ..config()
+    };
+    let udp = (udp_path(40000), Transport::Udp);
+    let tls = (Path::Stream(StreamId(1)), Transport::Tls);
+    for ((path, transport), nonce, shown) in [
+        (udp, "nonce-1", None),
+        (udp, "obMatJos2QAAAxyz", Some(false)),
+        (tls, "nonce-1", Some(true)),
+    ] {
+        let mut rig = Rig::with(private.clone(), path, transport);
+        rig.client
+            .allocate(rig.now, AllocateOptions::default())
+            .unwrap();
+        let first = rig.request();
+        rig.nonce = nonce;
+        rig.challenge(&first, 401);
+        let second = rig.try_request();
+        let name = second.map(|s| s.message().has(AttributeType(0x0006)));
+        assert_eq!(name, shown, "{transport} {nonce}");
+        let refused = failure(Cause::Auth(AuthFailure::NoAnonymity));
+        assert_eq!(rig.event(), shown.is_none().then_some(refused));
+    }
+}
+
 // Trap U29.
 // spec: SEC-S-10
 #[test]

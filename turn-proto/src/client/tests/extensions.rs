@@ -254,6 +254,15 @@ fn an_expired_token_is_replaced_without_losing_the_allocation() {
     assert!(rig.events().is_empty());
 }
 
+// Trap U23: an allocation stays with the user it was made for.
+#[test]
+fn an_allocation_made_with_credentials_takes_no_token() {
+    let mut rig = Rig::allocated();
+    let token = rig.client.set_token(rig.now, "kid", b"key", b"token");
+    assert_eq!(token, Err(ClientError::State));
+    assert!(rig.advance(540)[0].message().verify(&rig.key).is_ok());
+}
+
 // spec: SEC-G-15
 #[test]
 fn secrets_do_not_show_in_debug() {
