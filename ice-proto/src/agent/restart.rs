@@ -38,9 +38,7 @@ impl Agent {
     /// description goes to [`set_remote`](Self::set_remote). Until then, and until new pairs are
     /// selected, data goes the old way.
     ///
-    /// Host and relayed candidates stay as far as they have not been released; more may be added.
-    /// Reflexive ones are to be gathered again: the NAT may have another address for them now, and
-    /// a dead one would hold up the checks of the one that replaces it.
+    /// Local candidates stay as far as they have not been released; more may be added.
     ///
     /// # Errors
     /// [`RestartError`].
@@ -92,11 +90,8 @@ impl Agent {
         self.locals.retain(|_, known| {
             let stream = usize::from(known.candidate.component.stream);
             let gone = released.get(stream).copied().unwrap_or(false);
-            let learned = match known.candidate.kind {
-                CandidateKind::PeerReflexive | CandidateKind::ServerReflexive => true,
-                CandidateKind::Host | CandidateKind::Relayed => false,
-            };
-            !learned && (!gone || used(known.candidate.base))
+            known.candidate.kind != CandidateKind::PeerReflexive
+                && (!gone || used(known.candidate.base))
         });
         if self.config.explicit_conveyance {
             for known in self.locals.values_mut() {

@@ -517,6 +517,49 @@ fn closing_gives_the_relays_back_and_ends_everything() {
     }
 }
 
+// spec: ICE-9-1
+#[test]
+fn a_restarted_session_keeps_its_data_flowing_and_completes_again() {
+    let side = |role, seed, host, public| {
+        let config = SessionConfig {
+            stun_servers: alloc::vec![addr("198.51.100.5:3478")],
+            turn_servers: alloc::vec![turn(TURN, Transport::Udp)],
+            ..config(role)
+        };
+        node(config, seed, host, public)
+    };
+    let mut net = Net::new(alloc::vec![
+        side(Role::Controlling, 1, "10.0.0.1:1000", "192.0.2.1:61000"),
+        side(Role::Controlled, 2, "10.0.1.1:1000", "192.0.2.2:62000"),
+    ]);
+    net.run(1000);
+    connect(&mut net);
+    net.run(10_000);
+    assert!(net.nodes.iter().all(completed));
+    assert_eq!(net.server.allocations(), 0, "given back");
+    chat(&mut net);
+    let now = net.now;
+    for node in &mut net.nodes {
+        node.events.clear();
+        node.session.restart(now).unwrap();
+        node.session.gather(now).unwrap();
+    }
+    net.run(11_000);
+    assert!(net.nodes.iter().all(gathered));
+    assert_eq!(net.server.allocations(), 2, "asked for again");
+    chat(&mut net);
+    connect(&mut net);
+    net.run(20_000);
+    assert!(net.nodes.iter().all(completed));
+    chat(&mut net);
+    assert_eq!(net.server.allocations(), 0);
+    let now = net.now;
+    net.nodes[0].session.remove_host(now, addr("10.0.0.1:1000"));
+    let mut buf = [0; 100];
+    let sent = net.nodes[0].session.send(now, ONE, b"x", &mut buf);
+    assert_eq!(sent, Err(SendError::NoRoute));
+}
+
 #[test]
 fn a_failed_session_gives_its_relays_back() {
     let mut net = relayed_pair(Transport::Udp, TURN);
