@@ -295,7 +295,7 @@ impl<U: Users> Core<U> {
             self.ask_for_relays(id, &mut allocation, wanted)?;
         }
         self.allocations.insert(id, allocation);
-        self.by_path.insert(proven.path, id);
+        self.by_path.insert(proven.path.into(), id);
         let bandwidth = self.config.limits.user_bandwidth;
         let account = self
             .accounts

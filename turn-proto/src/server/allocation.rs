@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use stun_proto::wire::{IntegrityAlgorithm, Key, TransactionId, WriteError, Writer};
-use stun_proto::{FiveTuple, Instant, Path, StreamId};
+use stun_proto::{FiveTuple, Instant, Path, StreamId, Transport};
 
 use super::output::{KeyTicket, PeerId, RelayId, RelayProtocol};
 use crate::wire::{AddressFamily, Channel};
@@ -15,6 +15,44 @@ use crate::wire::{AddressFamily, Channel};
 /// An allocation, numbered by the server. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AllocationId(pub(super) u64);
+
+/// A path as the key of a map that is searched for every packet: compared as a few integers, those
+/// that differ most first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PathKey {
+    /// The client's address, or the number of its stream.
+    remote: u128,
+    remote_port: u16,
+    local_port: u16,
+    local: u128,
+    /// `None` for a stream.
+    transport: Option<Transport>,
+}
+
+impl From<Path> for PathKey {
+    fn from(path: Path) -> Self {
+        let bits = |addr: SocketAddr| match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        match path {
+            Path::Datagram(at) => Self {
+                remote: bits(at.remote),
+                local: bits(at.local),
+                remote_port: at.remote.port(),
+                local_port: at.local.port(),
+                transport: Some(at.transport),
+            },
+            Path::Stream(StreamId(id)) => Self {
+                remote: u128::from(id),
+                local: 0,
+                remote_port: 0,
+                local_port: 0,
+                transport: None,
+            },
+        }
+    }
+}
 
 /// How answers to a request are protected.
 #[derive(Clone, Debug)]

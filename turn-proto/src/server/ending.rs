@@ -37,10 +37,10 @@ impl<U: Users> Core<U> {
             self.end_connection(peer);
         }
         self.credit_account(&allocation.username);
-        self.by_path.remove(&allocation.path);
+        self.by_path.remove(&allocation.path.into());
         let next = allocation.mobility.as_ref().and_then(|moves| moves.next);
         if let Some((path, _)) = next {
-            self.by_path.remove(&path);
+            self.by_path.remove(&path.into());
         }
         for path in [Some(allocation.path), next.map(|(path, _)| path)] {
             if let Some(Path::Stream(stream)) = path {

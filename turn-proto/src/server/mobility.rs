@@ -134,7 +134,7 @@ impl<U: Users> Core<U> {
         let ticket = ticket.and_then(|MobilityTicket(ticket)| self.tickets.open(ticket));
         let (id, generation) = ticket.ok_or(BAD_REQUEST)?;
         let mismatch = Denied(code::ALLOCATION_MISMATCH);
-        let held_here = self.by_path.get(&proven.path).copied();
+        let held_here = self.by_path.get(&proven.path.into()).copied();
         let allocation = self.allocations.get_mut(&id).ok_or(mismatch)?;
         let username = &allocation.username;
         let moves = allocation.mobility.as_deref_mut().ok_or(mismatch)?;
@@ -185,12 +185,12 @@ impl<U: Users> Core<U> {
         let before = moves.next.replace((proven.path, proven.client));
         let lost = moves.lost;
         if let Some((path, _)) = before {
-            self.by_path.remove(&path);
+            self.by_path.remove(&path.into());
             if let Path::Stream(stream) = path {
                 self.stream_without_allocation(stream);
             }
         }
-        self.by_path.insert(proven.path, id);
+        self.by_path.insert(proven.path.into(), id);
         if let Path::Stream(stream) = proven.path {
             self.stream_with_allocation(stream);
         }
@@ -219,7 +219,7 @@ impl<U: Users> Core<U> {
                 path,
             });
         }
-        self.by_path.remove(&old);
+        self.by_path.remove(&old.into());
         if let Path::Stream(stream) = old {
             self.stream_without_allocation(stream);
         }
@@ -234,7 +234,7 @@ impl<U: Users> Core<U> {
         let Some(moves) = allocation.mobility.as_deref_mut() else {
             return false;
         };
-        self.by_path.remove(&path);
+        self.by_path.remove(&path.into());
         if !here {
             // The way it was going to take; the old one still stands.
             moves.next = None;

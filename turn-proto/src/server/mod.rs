@@ -96,7 +96,7 @@ use stun_proto::time::{Clock, Timers};
 use stun_proto::wire::{Class, Key, Message, Method, TransactionId};
 use stun_proto::{FiveTuple, Instant, Path, Received, Rng, StreamId, Transmit};
 
-use self::allocation::{Allocation, AllocationId, Timer};
+use self::allocation::{Allocation, AllocationId, PathKey, Timer};
 pub use self::config::{ConfigError, Limits, Redirect, ServerConfig, SharedKeys};
 pub use self::icmp::{IcmpReport, parse_icmp};
 use self::mobility::Tickets;
@@ -157,7 +157,7 @@ struct Core<U> {
     unverified: RateLimiter,
     timers: Timers<Timer>,
     allocations: BTreeMap<AllocationId, Box<Allocation>>,
-    by_path: BTreeMap<Path, AllocationId>,
+    by_path: BTreeMap<PathKey, AllocationId>,
     by_relay: BTreeMap<RelayId, AllocationId>,
     by_address: BTreeMap<(RelayProtocol, SocketAddr), RelayId>,
     accounts: BTreeMap<Vec<u8>, Account>,

@@ -11,6 +11,7 @@ use stun_proto::{FiveTuple, Path, StreamId};
 
 use super::MAX_TRANSMIT;
 use crate::data::DataHeader;
+pub use crate::data::RelayProtocol;
 use crate::wire::{AddressFamily, Channel};
 
 /// A relay socket, numbered by the server: the address peers see. Never used twice.
@@ -45,15 +46,6 @@ pub struct Forward {
     pub to: Path,
     /// Header and padding.
     pub header: DataHeader,
-}
-
-/// What a relay carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RelayProtocol {
-    /// Datagrams.
-    Udp,
-    /// Connections (RFC 6062): the relay listens, and connects from the same address.
-    Tcp,
 }
 
 /// Who a key is asked for.

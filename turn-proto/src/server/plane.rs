@@ -108,7 +108,7 @@ impl<U: Users> Core<U> {
         dont_fragment: bool,
         data: &'a [u8],
     ) -> Received<'a, RelayTo> {
-        let found = self.by_path.get(&path).copied();
+        let found = self.by_path.get(&path.into()).copied();
         let Some((id, allocation)) =
             found.and_then(|id| Some((id, self.allocations.get_mut(&id)?)))
         else {
@@ -151,7 +151,7 @@ impl<U: Users> Core<U> {
     }
 
     pub(super) fn allocation_at(&self, path: Path) -> Option<(AllocationId, &Allocation)> {
-        let id = *self.by_path.get(&path)?;
+        let id = *self.by_path.get(&path.into())?;
         Some((id, self.allocations.get(&id)?))
     }
 

@@ -92,7 +92,7 @@ impl<U: Users> Server<U> {
             *input = &[];
             return Received::Consumed;
         };
-        let allocated = core.by_path.contains_key(&Path::Stream(id));
+        let allocated = core.by_path.contains_key(&Path::Stream(id).into());
         deframer.set_limit(if allocated {
             MAX_UNIT
         } else {
@@ -222,7 +222,7 @@ impl<U: Users> Core<U> {
     /// Nothing more comes from this stream, and nothing can be sent there.
     fn leave(&mut self, path: Path) {
         self.forget_waiting(path);
-        if let Some(id) = self.by_path.get(&path).copied()
+        if let Some(id) = self.by_path.get(&path.into()).copied()
             && !self.survives(id, path)
         {
             self.delete(id, DeleteReason::StreamClosed);

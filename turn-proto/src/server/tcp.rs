@@ -218,7 +218,7 @@ impl<U: Users> Core<U> {
         let Path::Stream(stream) = proven.path else {
             return Err(BAD_REQUEST);
         };
-        if self.by_path.contains_key(&proven.path) || !self.may_become_data(stream) {
+        if self.by_path.contains_key(&proven.path.into()) || !self.may_become_data(stream) {
             return Err(BAD_REQUEST);
         }
         let ConnectionId(id) = proven.message.find().ok_or(BAD_REQUEST)?;
