@@ -1,5 +1,7 @@
 //! Reading what a server asks for and what a client shows (RFC 9110 section 11).
 
+use core::fmt;
+
 use alloc::borrow::Cow;
 use alloc::string::String;
 
@@ -46,14 +48,22 @@ impl<'a> RawValue<'a> {
 }
 
 /// One challenge (`WWW-Authenticate`, `Proxy-Authenticate`) or one set of credentials
-/// (`Authorization`, `Proxy-Authorization`): a scheme with a token or with parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// (`Authorization`, `Proxy-Authorization`): a scheme with a token or with parameters. `Debug` shows
+/// the scheme only, since the rest may be a password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Challenge<'a> {
     /// The scheme, as written; compare without regard to case.
     pub scheme: &'a str,
     /// The token, for schemes that have one instead of parameters.
     pub token68: Option<&'a str>,
     parameters: SmallVec<[(&'a str, RawValue<'a>); 8]>,
+}
+
+impl fmt::Debug for Challenge<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.get(..64).unwrap_or(self.scheme);
+        f.debug_tuple("Challenge").field(&scheme).finish()
+    }
 }
 
 impl<'a> Challenge<'a> {
@@ -119,11 +129,19 @@ pub const fn challenges(field: &str) -> Challenges<'_> {
 }
 
 /// Iterator over the challenges of a field. See [`challenges`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Challenges<'a> {
     field: &'a str,
     offset: usize,
     failed: bool,
+}
+
+impl fmt::Debug for Challenges<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Challenges")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Iterator for Challenges<'a> {

@@ -34,7 +34,6 @@ enum Timer {
     Total,
 }
 
-#[derive(Debug)]
 enum State {
     /// Until the host says that there is a (new) connection.
     NoConnection,
@@ -57,7 +56,6 @@ enum State {
 }
 
 /// What to do behind the body of a rejection.
-#[derive(Debug)]
 enum Next {
     /// Ask again; on this connection if it may be used again.
     Retry {
@@ -214,9 +212,13 @@ impl ConnectClient {
         let authorization = self
             .auth
             .authorization(&mut self.rng, "CONNECT", target, b"");
-        let mut head = Zeroizing::new(alloc::format!(
-            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
-        ));
+        // Large enough at once: what a growing buffer leaves behind is not wiped.
+        let secret = self.passed_on.as_ref().or(authorization.as_ref());
+        let capacity = secret.map_or(0, |value| value.len()).saturating_add(4096);
+        let mut head = Zeroizing::new(String::with_capacity(capacity));
+        for part in ["CONNECT ", target, " HTTP/1.1\r\nHost: ", target, "\r\n"] {
+            head.push_str(part);
+        }
         let mut field = |name: &str, value: &str| {
             for part in [name, ": ", value, "\r\n"] {
                 head.push_str(part);
@@ -232,12 +234,13 @@ impl ConnectClient {
         for (name, value) in &self.config.fields {
             field(name, value);
         }
-        if let Some(value) = self.passed_on.as_ref().or(authorization.as_ref()) {
+        if let Some(value) = secret {
             field("Proxy-Authorization", value);
         }
         head.push_str("\r\n");
+        let head = Vec::from(head.as_bytes());
         self.drop_request();
-        self.request.extend_from_slice(head.as_bytes());
+        self.request = head;
         self.interim = 0;
         self.requests = self.requests.saturating_add(1);
         self.arm_exchange();

@@ -1,5 +1,7 @@
 //! What the host is told.
 
+use core::fmt;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -24,8 +26,8 @@ pub enum RejectionClass {
     Other,
 }
 
-/// The proxy's "no". Its texts come from the proxy and prove nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The proxy's "no". Its texts come from the proxy and prove nothing; `Debug` leaves them out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// The status code.
     pub status: u16,
@@ -52,6 +54,17 @@ pub(super) const fn class_of(status: u16) -> RejectionClass {
         408 | 429 | 503 => RejectionClass::Temporary,
         502 | 504 => RejectionClass::Upstream,
         _ => RejectionClass::Other,
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("status", &self.status)
+            .field("class", &self.class)
+            .field("auth", &self.auth)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
     }
 }
 

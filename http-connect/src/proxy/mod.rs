@@ -49,7 +49,6 @@ enum Timer {
     HalfClose,
 }
 
-#[derive(Debug)]
 enum State {
     Head(HeadReader),
     Auth {

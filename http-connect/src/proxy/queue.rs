@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 /// A bounded queue of bytes; the bound is the caller's.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Queue {
     bytes: Vec<u8>,
     /// How many of them are gone already.

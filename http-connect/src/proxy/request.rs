@@ -29,7 +29,6 @@ const NOT_FORWARDED: [&str; 11] = [
 ];
 
 /// A CONNECT that follows the rules.
-#[derive(Debug)]
 pub(super) struct Request {
     pub(super) target: Target,
     /// The request target exactly as it was sent, for Digest.

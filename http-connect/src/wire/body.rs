@@ -1,5 +1,7 @@
 //! Finding the end of a body (RFC 9112 sections 6 and 7).
 
+use core::fmt;
+
 use alloc::vec::Vec;
 
 use super::{Head, StatusLine};
@@ -83,13 +85,21 @@ enum State {
 /// assert_eq!(body.into_prefix(), b"abc");
 /// assert_eq!(input, b"rest");
 /// ```
-#[derive(Debug)]
 pub struct BodyReader {
     state: State,
     line: Vec<u8>,
     prefix: Vec<u8>,
     keep: usize,
     passed: usize,
+}
+
+impl fmt::Debug for BodyReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyReader")
+            .field("state", &self.state)
+            .field("passed", &self.passed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BodyReader {

@@ -1,10 +1,13 @@
 //! Heads of requests and responses (RFC 9112 sections 2 to 5): one parser for both directions,
 //! strict unless told otherwise.
 
+use core::fmt;
 use core::ops::Range;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+
+use zeroize::Zeroizing;
 
 use crate::text::is_token_byte;
 
@@ -83,12 +86,24 @@ impl Leniency {
     };
 }
 
-/// A whole head, with its first line and its fields found.
-#[derive(Clone, Debug)]
+/// A whole head, with its first line and its fields found. It may hold credentials: wiped when
+/// dropped, and `Debug` shows the names of the fields only.
+#[derive(Clone)]
 pub struct Head {
-    text: String,
+    text: Zeroizing<String>,
     start_line: Range<usize>,
     fields: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(
+                self.fields()
+                    .map(|(name, _)| name.get(..64).unwrap_or(name)),
+            )
+            .finish()
+    }
 }
 
 impl Head {
@@ -142,7 +157,6 @@ impl Head {
 /// assert_eq!(head.first("a"), Some("1"));
 /// assert_eq!(input, b"rest");
 /// ```
-#[derive(Debug)]
 pub struct HeadReader {
     limits: HeadLimits,
     leniency: Leniency,
@@ -160,6 +174,15 @@ pub struct HeadReader {
     /// How many bytes have been looked at, each time one is.
     #[cfg(test)]
     pub(super) looked: usize,
+}
+
+impl fmt::Debug for HeadReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeadReader")
+            .field("taken", &self.taken)
+            .field("lines", &self.lines)
+            .finish_non_exhaustive()
+    }
 }
 
 impl HeadReader {
@@ -297,7 +320,7 @@ impl HeadReader {
         Ok(Head {
             start_line,
             fields,
-            text,
+            text: Zeroizing::new(text),
         })
     }
 
