@@ -8,6 +8,17 @@ use stun_proto::wire::{Attribute as _, MAGIC_COOKIE, MessageType, Method, Transa
 
 use crate::wire::{Channel, ChannelData, XorPeerAddress, channel_header};
 
+/// What a relay carries between the server and the peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RelayProtocol {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// Connections (RFC 6062): the relay listens, and connects from the same address. The client
+    /// reaches the server over a stream.
+    Tcp,
+}
+
 /// The longest header: an indication with an IPv6 peer and DONT-FRAGMENT.
 const MAX_HEADER: usize = 52;
 

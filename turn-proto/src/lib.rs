@@ -10,6 +10,6 @@ pub mod resolve;
 pub mod server;
 pub mod wire;
 
-pub use data::DataHeader;
+pub use data::{DataHeader, RelayProtocol};
 
 pub use stun_proto::{FiveTuple, Instant, Path, Received, StreamId, Transmit, Transport};

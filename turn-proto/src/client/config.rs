@@ -9,6 +9,7 @@ use stun_proto::auth::{AuthFailure, Credentials};
 use stun_proto::{RetransmitConfig, StreamId};
 
 use super::Connection;
+use crate::data::RelayProtocol;
 use crate::wire::{AddressFamily, Icmp};
 
 /// How a [`Client`](super::Client) behaves.
@@ -79,16 +80,6 @@ pub enum Redirects {
     /// Unprotected ones as well: anycast servers (RFC 8155) and coturn send them before they
     /// authenticate anybody. Whoever sits on the way can send them, too.
     Unprotected,
-}
-
-/// Which transport leads from the server to the peers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RelayProtocol {
-    /// UDP.
-    #[default]
-    Udp,
-    /// TCP (RFC 6062): over a stream to the server only.
-    Tcp,
 }
 
 /// What to ask for in an Allocate.

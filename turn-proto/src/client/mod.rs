@@ -31,14 +31,14 @@ use stun_proto::{FiveTuple, Instant, Path, Received, StreamId, Transmit, Transpo
 use zeroize::Zeroizing;
 
 pub use self::config::{
-    Action, AllocateOptions, Cause, ClientConfig, ClientError, Event, Redirects, RelayProtocol,
-    SendError, Stats,
+    Action, AllocateOptions, Cause, ClientConfig, ClientError, Event, Redirects, SendError, Stats,
 };
 pub use self::connections::Connection;
 use self::dispatch::{Core, Link, State, Timer, backoff, plain};
 use self::requests::Request;
 pub use self::servers::Servers;
 use crate::data::DataHeader;
+pub use crate::data::RelayProtocol;
 use crate::wire::{AddressFamily, Channel};
 
 /// The longest request of a client; smaller buffers are the host's bug.
