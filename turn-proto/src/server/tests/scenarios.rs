@@ -306,3 +306,113 @@ fn a_unit_has_30_s_to_arrive_once_there_is_an_allocation() {
     }
     assert_eq!(rig.closed(), None);
 }
+
+/// The request of the vectors in RFC 8656 style: everything but the nonce, which is ours.
+fn george(max_lifetime: u64, algorithm: IntegrityAlgorithm, fingerprint: bool) -> Vec<u8> {
+    let mut rig = Rig::new();
+    let mut users = StaticUsers::new("example.com");
+    users.add("George", "wilma-6.7");
+    let mut config = ServerConfig::new("example.com");
+    config.max_lifetime = secs(max_lifetime);
+    rig.server = Server::new(config, users, [3; 32], rig.now).unwrap();
+    let at = FiveTuple::udp(addr("192.0.2.15:3478"), addr("192.0.2.1:7000"));
+    rig.learn_nonce(at);
+    let id = hex::decode("c271e932ad7446a32c234492").unwrap();
+    let id = TransactionId(id.try_into().unwrap());
+    let mut buf = [0; 500];
+    let nonce = rig.nonce.clone();
+    let writer = udp(Writer::new(
+        &mut buf,
+        MessageType::request(wire::ALLOCATE),
+        id,
+    ))
+    .attribute(&Lifetime(3600))
+    .attribute(&Username::new("George").unwrap())
+    .attribute(&Realm::new("example.com").unwrap())
+    .attribute(&Nonce::from_bytes(&nonce).unwrap());
+    let derive =
+        |algorithm| Key::long_term(algorithm, b"George", b"example.com", b"wilma-6.7").unwrap();
+    let sha256 = PasswordAlgorithmId::SHA256;
+    let len = match algorithm {
+        IntegrityAlgorithm::Sha256 => writer
+            .attribute(&PasswordAlgorithms::SHA256_MD5)
+            .attribute(&PasswordAlgorithm::new(sha256))
+            .message_integrity_sha256(&derive(sha256))
+            .finish(),
+        IntegrityAlgorithm::Sha1 if fingerprint => writer
+            .message_integrity(&derive(PasswordAlgorithmId::MD5))
+            .fingerprint()
+            .finish(),
+        IntegrityAlgorithm::Sha1 => panic!(),
+    };
+    rig.server
+        .handle_datagram(rig.now, at, &buf[..len.unwrap()]);
+    let Some(Action::OpenRelay { relay, .. }) = rig.server.poll_action() else {
+        panic!();
+    };
+    rig.server
+        .relay_opened(rig.now, relay, addr("192.0.2.15:50000"));
+    rig.answer().unwrap().1
+}
+
+// spec: TURN-7.2-14, TURN-7.2-13, STUN-9.2.4-8
+#[test]
+fn success_is_the_known_answer_byte_for_byte() {
+    let answer = george(1200, IntegrityAlgorithm::Sha256, false);
+    let known = "010300442112a442c271e932ad7446a32c234492001600080001e242e112a64d0020000800013a4a\
+                 e112a643000d0004000004b0001c0020ba391c27b9565555acfbf222deedcc08f28d851d75e15aed\
+                 1489b21fba8d239c";
+    assert_eq!(hex::encode(answer), known);
+    let answer = george(600, IntegrityAlgorithm::Sha1, true);
+    let known = "010300402112a442c271e932ad7446a32c234492001600080001e242e112a64d0020000800013a4a\
+                 e112a643000d0004000002580008001430a8a541b4e325fc7dbdaf8815359b27996fdb0b80280004\
+                 574b7d20";
+    assert_eq!(hex::encode(answer), known);
+}
+
+// spec: SEC-G-16
+#[test]
+fn unknown_users_and_wrong_passwords_get_the_same_bytes() {
+    let at = client(1);
+    let answer = |user| {
+        let mut rig = Rig::new();
+        rig.learn_nonce(at);
+        let request = rig.signed(user, wire::ALLOCATE, udp);
+        rig.send(at, &request).unwrap()
+    };
+    assert_eq!(answer(("alice", "wrong")), answer(("nobody", "secret")));
+}
+
+// spec: TURN-7.2-1, STUN-6.3-2, TURN-5-2
+#[test]
+fn nothing_but_a_challenge_is_learned_without_proof() {
+    // Neither that there is an allocation, nor that an attribute is unknown, nor a quota.
+    let mut rig = Rig::new();
+    let at = client(1);
+    rig.allocate(at);
+    for method in [
+        wire::ALLOCATE,
+        wire::REFRESH,
+        wire::CREATE_PERMISSION,
+        wire::CHANNEL_BIND,
+        wire::CONNECT,
+        wire::CONNECTION_BIND,
+    ] {
+        rig.advance(1);
+        let request = rig.bare(method);
+        let answer = rig.send(at, &request).unwrap();
+        assert_eq!(code_of(&answer), 401);
+        assert!(!Message::parse(&answer).unwrap().has_integrity());
+    }
+    // With it, every error is protected.
+    for (method, code) in [
+        (wire::ALLOCATE, 437),
+        (wire::CREATE_PERMISSION, 400),
+        (wire::CHANNEL_BIND, 400),
+        (wire::CONNECT, 400),
+        (wire::CONNECTION_BIND, 400),
+    ] {
+        let answer = rig.ask(at, method, udp);
+        assert_eq!(code_of(&answer), code);
+    }
+}
