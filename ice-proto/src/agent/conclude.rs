@@ -303,6 +303,13 @@ impl Agent {
             return;
         };
         let known = self.selected.get(&component);
+        // Consent that has expired or was withdrawn stays so until a restart (RFC 7675
+        // section 5.1): a late nomination does not bring the pair back.
+        let age = now.duration_since(valid.since);
+        let expired = self.config.consent.is_some() && age >= self.config.consent_timeout;
+        if expired || known.is_some_and(|known| known.lost && known.route == pair.route) {
+            return;
+        }
         if let Some(known) = known.filter(|known| !known.lost) {
             let better = self.config.follow_latest || valid.priority > known.priority;
             if known.route == pair.route || !better || !self.may_reselect() {

@@ -812,6 +812,33 @@ fn consent_is_asked_for_once_each_time_and_any_answer_renews_it() {
     );
 }
 
+// spec: CON-5.1-3
+#[test]
+fn a_late_nomination_does_not_bring_back_a_pair_whose_consent_has_expired() {
+    let nomination = Ask {
+        role: Some(Role::Controlling),
+        nominates: true,
+        ..ASK
+    };
+    let mut script = Script::begun(controlled());
+    let check = script.one();
+    script.answer(&check, THEM, US);
+    script.ask(nomination);
+    script.sent();
+    assert_eq!(script.events.last(), Some(&Event::Completed));
+    script.wait(31_000);
+    assert_eq!(script.agent.route(ONE), None);
+    script.events.clear();
+    script.ask(Ask {
+        id: 2,
+        ..nomination
+    });
+    script.sent();
+    assert_eq!(script.agent.route(ONE), None);
+    assert_eq!(script.events, []);
+    assert!(script.agent.poll_timeout().is_none_or(|at| at > script.now));
+}
+
 // spec: ICE-11-1
 #[test]
 fn data_puts_keep_alives_off() {
