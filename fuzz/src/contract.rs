@@ -156,7 +156,7 @@ impl<M: Machine> Checked<M> {
         if let Some(deadline) = self.machine.deadline().filter(|_| !overdue) {
             assert!(
                 deadline > self.now,
-                "{name}: clause 2: drained at {at}, yet the deadline is {}",
+                "{name}: clause 2: drained at {at} after {input:?}, yet the deadline is {}",
                 seconds(deadline)
             );
         }

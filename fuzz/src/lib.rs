@@ -12,6 +12,8 @@ extern crate alloc;
 #[cfg(feature = "http")]
 pub mod connect;
 pub mod contract;
+#[cfg(feature = "ice")]
+pub mod ice;
 #[cfg(any(feature = "http", feature = "turn"))]
 mod pieces;
 pub mod sim;

@@ -2,6 +2,7 @@
 
 mod client;
 mod model;
+pub(crate) mod node;
 mod ops;
 mod scenario;
 mod server;

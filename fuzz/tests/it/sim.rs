@@ -11,3 +11,8 @@ fn sim_turn() {
 fn sim_connect() {
     seeds("connect", 30, fuzz::connect::sim_connect);
 }
+
+#[test]
+fn sim_ice() {
+    seeds("ice", 30, fuzz::ice::sim_ice);
+}

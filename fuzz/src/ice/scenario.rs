@@ -1,0 +1,631 @@
+//! Two peers, each behind something, with or without STUN and TURN servers.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use ice_proto::{
+    Candidate, ComponentId, Event, FiveTuple, Instant, Remote, Role, Session, SessionAction,
+    SessionConfig, SessionEvent, StreamFailure, StreamId, Transport, TurnServer,
+};
+use stun_proto::Path;
+use stun_proto::auth::Credentials;
+
+use super::model::{Reach, direct_path};
+use super::session::{Command, SessionIn, SessionMachine, SessionOut};
+use crate::contract::Checked;
+use crate::sim::{
+    Allowed, Arrival, Choices, ConnectFailure, Cuts, End, Firewall, Gateway, HostId, INTERNET,
+    Link, NatKind, Net, Outbox, Packet, SiteId, Trace, World,
+};
+use crate::turn::node::{SERVER, ServerNode, TCP_PORT, UDP_PORT, describe, ip};
+
+const COMPONENT: ComponentId = ComponentId {
+    stream: 0,
+    component: 1,
+};
+
+/// What is told over signalling, in order.
+#[derive(Clone, Debug)]
+enum Signal {
+    /// A new description.
+    Offer(Remote),
+    Answer(Remote),
+    Candidate(Candidate),
+    Done,
+}
+
+/// How a peer reaches its TURN server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relay {
+    None,
+    Udp,
+    Tcp,
+}
+
+struct Peer {
+    name: &'static str,
+    host: HostId,
+    local: SocketAddr,
+    reach: Reach,
+    /// UDP leaves the site.
+    udp: bool,
+    relay: Relay,
+    machine: Checked<SessionMachine>,
+    outbox: Outbox,
+    streams: BTreeMap<StreamId, End>,
+    /// Local candidates wait for the description they belong to.
+    described: bool,
+    unsent: Vec<Signal>,
+    outbound: Vec<Signal>,
+    completed: bool,
+    failed: bool,
+    relayed_route: bool,
+    got: Vec<Vec<u8>>,
+}
+
+struct IceWorld {
+    peers: Vec<Peer>,
+    server: ServerNode,
+    signals: BTreeMap<u64, (usize, Signal)>,
+    next_signal: u64,
+    /// Signalling keeps the order of what it carries.
+    last_signal: [Instant; 2],
+    chaos: HostId,
+    sites: Vec<SiteId>,
+    seen: alloc::rc::Rc<core::cell::RefCell<Vec<Packet>>>,
+    healed: bool,
+    /// A server or a NAT has forgotten what it knew.
+    forgotten: bool,
+}
+
+impl Peer {
+    fn remote(&self) -> Remote {
+        let agent = self.machine.machine().0.agent();
+        Remote {
+            credentials: agent.local_credentials().clone(),
+            lite: false,
+            ice2: true,
+            pacing: None,
+        }
+    }
+
+    fn input(&mut self, net: &mut Net, input: SessionIn) {
+        let outputs = self.machine.input(net.now(), input);
+        self.outputs(net, outputs);
+    }
+
+    fn command(&mut self, net: &mut Net, command: Command) {
+        self.input(net, SessionIn::Command(command));
+    }
+
+    fn outputs(&mut self, net: &mut Net, outputs: Vec<SessionOut>) {
+        for output in outputs {
+            match output {
+                SessionOut::Transmit(Path::Datagram(at), data) => {
+                    net.send(self.host, at.local, at.remote, &data);
+                }
+                SessionOut::Transmit(Path::Stream(id), data) => {
+                    if let Some(end) = self.streams.get(&id) {
+                        self.outbox.write(net, *end, &data);
+                    }
+                }
+                SessionOut::Action(action) => {
+                    net.note(self.host, || format!("{action:?}"));
+                    self.action(net, action);
+                }
+                SessionOut::Event(event) => {
+                    net.note(self.host, || format!("{event:?}"));
+                    self.event(event);
+                }
+                SessionOut::Data(_, data) => self.got.push(data),
+                SessionOut::NotMine => {}
+                SessionOut::Refused(why) => net.note(self.host, || format!("refused: {why}")),
+            }
+        }
+    }
+
+    fn action(&mut self, net: &mut Net, action: SessionAction) {
+        match action {
+            SessionAction::OpenStream { id, remote, .. } => {
+                let end = net.connect(self.host, self.local.ip(), remote);
+                self.streams.insert(id, end);
+            }
+            SessionAction::CloseStream { id } => {
+                if let Some(end) = self.streams.remove(&id) {
+                    self.outbox.close(net, end);
+                }
+            }
+            SessionAction::OpenSocket { relay, local } => {
+                let at = SocketAddr::new(local, net.free_port(self.host));
+                net.bind(self.host, at);
+                self.input(net, SessionIn::SocketOpened(relay, at));
+            }
+            SessionAction::CloseSocket { local } => net.unbind(self.host, local),
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::LocalCandidate { candidate, .. } => {
+                self.unsent.push(Signal::Candidate(candidate));
+            }
+            SessionEvent::GatheringDone => self.unsent.push(Signal::Done),
+            SessionEvent::Ice(Event::Completed) => self.completed = true,
+            SessionEvent::Ice(Event::Failed(_)) => self.failed = true,
+            SessionEvent::Ice(Event::RouteLost { .. }) => self.completed = false,
+            SessionEvent::Ice(Event::Selected { route, .. }) => {
+                self.relayed_route = matches!(route, ice_proto::Route::Relay { .. });
+            }
+            _ => {}
+        }
+        if self.described {
+            self.outbound.append(&mut self.unsent);
+        }
+    }
+
+    /// Begins, or begins again.
+    fn describe(&mut self, net: &mut Net, offer: bool) {
+        self.described = true;
+        self.completed = false;
+        self.failed = false;
+        let remote = self.remote();
+        self.outbound.push(if offer {
+            Signal::Offer(remote)
+        } else {
+            Signal::Answer(remote)
+        });
+        self.outbound.append(&mut self.unsent);
+        self.command(net, Command::Gather);
+    }
+
+    fn restart(&mut self, net: &mut Net) {
+        self.unsent.clear();
+        self.outbound.clear();
+        self.described = false;
+        self.command(net, Command::Restart);
+        // What is still there is told again.
+        let agent = self.machine.machine().0.agent();
+        let known: Vec<_> = agent.local_candidates().collect();
+        for (_, candidate) in known {
+            self.unsent.push(Signal::Candidate(candidate));
+        }
+        // A session that has met lets go of what it did not select; the socket is still there.
+        self.command(net, Command::AddHost(COMPONENT, self.local));
+    }
+
+    /// A new session on a new socket, for when servers have forgotten the old one.
+    fn renew(&mut self, net: &mut Net) {
+        net.unbind(self.host, self.local);
+        for end in core::mem::take(&mut self.streams).into_values() {
+            self.outbox.forget(end);
+            net.close(end);
+        }
+        let fresh = session(net, self.name, self.relay);
+        let old = core::mem::replace(&mut self.machine, fresh);
+        let mut choices = net.choices().fork();
+        old.finish(&mut choices);
+        self.unsent.clear();
+        self.outbound.clear();
+        self.described = false;
+        self.local.set_port(self.local.port() + 1);
+        net.bind(self.host, self.local);
+        self.command(net, Command::AddHost(COMPONENT, self.local));
+    }
+
+    fn signal(&mut self, net: &mut Net, signal: Signal) {
+        match signal {
+            Signal::Offer(remote) => {
+                if self.described {
+                    self.restart(net);
+                }
+                self.describe(net, false);
+                self.command(net, Command::SetRemote(remote));
+            }
+            Signal::Answer(remote) => {
+                self.command(net, Command::SetRemote(remote));
+            }
+            Signal::Candidate(candidate) => self.command(net, Command::AddRemote(0, candidate)),
+            Signal::Done => self.command(net, Command::EndOfRemote),
+        }
+    }
+
+    fn deliver(&mut self, net: &mut Net, arrival: Arrival) {
+        let id_of = |end: End| {
+            let found = self.streams.iter().find(|(_, known)| **known == end);
+            found.map(|(id, _)| *id)
+        };
+        match arrival {
+            Arrival::Datagram {
+                local,
+                remote,
+                data,
+            } => self.input(
+                net,
+                SessionIn::Datagram(FiveTuple::udp(local, remote), data),
+            ),
+            Arrival::Unreachable { local, remote } => {
+                self.input(net, SessionIn::Icmp(FiveTuple::udp(local, remote)));
+            }
+            Arrival::Connected { end, local } => {
+                if let Some(id) = id_of(end) {
+                    self.input(net, SessionIn::StreamOpened(id, local));
+                } else {
+                    net.close(end);
+                }
+            }
+            Arrival::ConnectFailed { end, why } => {
+                if let Some(id) = id_of(end) {
+                    self.streams.remove(&id);
+                    let why = match why {
+                        ConnectFailure::Refused => StreamFailure::Refused,
+                        ConnectFailure::TimedOut => StreamFailure::Timeout,
+                    };
+                    self.input(net, SessionIn::StreamFailed(id, why));
+                }
+            }
+            Arrival::Bytes { end, data } => {
+                if let Some(id) = id_of(end) {
+                    self.input(net, SessionIn::Stream(id, data));
+                }
+            }
+            Arrival::Eof { end } | Arrival::Reset { end } => {
+                let id = id_of(end);
+                self.outbox.forget(end);
+                net.close(end);
+                if let Some(id) = id {
+                    self.streams.remove(&id);
+                    self.input(net, SessionIn::StreamClosed(id));
+                }
+            }
+            Arrival::Writable { end } => self.outbox.flush(net, end),
+            Arrival::Accepted { .. } | Arrival::Alarm(_) => {}
+        }
+    }
+}
+
+impl IceWorld {
+    /// Hands what the peers have to say to signalling.
+    fn carry(&mut self, net: &mut Net) {
+        for (from, peer) in self.peers.iter_mut().enumerate() {
+            for signal in core::mem::take(&mut peer.outbound) {
+                let to = 1 - from;
+                let wait = net.choices().duration(Duration::from_millis(200));
+                let at = net.now().checked_add(wait).expect("time");
+                let at = at.max(self.last_signal[to]);
+                self.last_signal[to] = at.checked_add(Duration::from_micros(1)).expect("time");
+                self.signals.insert(self.next_signal, (to, signal));
+                net.alarm(self.chaos, at.duration_since(net.now()), self.next_signal);
+                self.next_signal += 1;
+            }
+        }
+    }
+
+    fn chaos(&mut self, net: &mut Net) {
+        if self.healed {
+            return;
+        }
+        match net.choices().below(8) {
+            0 => {
+                self.forgotten = true;
+                if let Some(site) = self.sites.first() {
+                    net.rebind(*site);
+                }
+            }
+            1 => {
+                self.forgotten = true;
+                self.server.restart(net);
+            }
+            2 => net.lateness = net.choices().duration(Duration::from_secs(5)),
+            3 => net.lateness = Duration::ZERO,
+            _ => {
+                let seen = self.seen.borrow();
+                if seen.is_empty() {
+                    return;
+                }
+                let mut packet = net.choices().pick(&seen).clone();
+                if net.choices().flip() && !packet.data.is_empty() {
+                    let at = net.choices().index(packet.data.len());
+                    packet.data[at] ^= 1 << net.choices().below(8);
+                }
+                if net.choices().chance(300) {
+                    packet.from = net.choices().pick(&seen).from;
+                }
+                net.inject(packet);
+            }
+        }
+        let wait = net.choices().duration(Duration::from_secs(4));
+        net.alarm(self.chaos, wait, u64::MAX);
+    }
+
+    /// Whether data can flow at all, and whether it can flow without relay.
+    fn expected(&self, together: bool) -> (bool, bool) {
+        let [a, b] = &self.peers[..] else {
+            return (false, false);
+        };
+        let direct = together || a.udp && b.udp && direct_path(a.reach, b.reach);
+        let relay = |own: &Peer, other: &Peer| {
+            own.relay != Relay::None && (other.udp || other.relay != Relay::None)
+        };
+        (direct || relay(a, b) || relay(b, a), direct)
+    }
+}
+
+impl World for IceWorld {
+    fn deliver(&mut self, net: &mut Net, to: HostId, arrival: Arrival) {
+        if to == self.server.host {
+            self.server.deliver(net, arrival);
+        } else if let Some(peer) = self.peers.iter_mut().find(|peer| peer.host == to) {
+            peer.deliver(net, arrival);
+        } else if let Arrival::Alarm(token) = arrival {
+            match self.signals.remove(&token) {
+                Some((to, signal)) => {
+                    net.note(self.peers[to].host, || format!("hears {signal:?}"));
+                    self.peers[to].signal(net, signal);
+                }
+                None => self.chaos(net),
+            }
+        }
+        self.carry(net);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let peers = self.peers.iter().filter_map(|peer| peer.machine.deadline());
+        peers.chain(self.server.machine.deadline()).min()
+    }
+
+    fn wake(&mut self, net: &mut Net) {
+        let now = net.now();
+        self.server.wake(net);
+        for peer in &mut self.peers {
+            if peer.machine.deadline().is_some_and(|at| at <= now) {
+                let outputs = peer.machine.timeout(now);
+                peer.outputs(net, outputs);
+            }
+        }
+        self.carry(net);
+    }
+}
+
+fn peer(net: &mut Net, number: u8, site: SiteId, address: IpAddr, reach: Reach, udp: bool) -> Peer {
+    let name = ["alice", "bob"][usize::from(number)];
+    let host = net.host(name, &[(address, site)]);
+    let local = SocketAddr::new(address, 5000);
+    net.bind(host, local);
+    let relay = *net.choices().pick(&[Relay::None, Relay::Udp, Relay::Tcp]);
+    // Without UDP only a stream leads to the server.
+    let relay = if !udp && relay == Relay::Udp {
+        Relay::Tcp
+    } else {
+        relay
+    };
+    let machine = session(net, name, relay);
+    let mut peer = Peer {
+        name,
+        host,
+        local,
+        reach,
+        udp,
+        relay,
+        machine,
+        outbox: Outbox::new(),
+        streams: BTreeMap::new(),
+        described: false,
+        unsent: Vec::new(),
+        outbound: Vec::new(),
+        completed: false,
+        failed: false,
+        relayed_route: false,
+        got: Vec::new(),
+    };
+    peer.command(net, Command::AddHost(COMPONENT, local));
+    peer
+}
+
+/// A session without addresses.
+fn session(net: &mut Net, name: &'static str, relay: Relay) -> Checked<SessionMachine> {
+    let seed = net.choices().machine_seed();
+    let now = net.now();
+    Checked::new(name, now, move || {
+        let role = if name == "alice" {
+            Role::Controlling
+        } else {
+            Role::Controlled
+        };
+        let mut config = SessionConfig::new(role);
+        config
+            .stun_servers
+            .push(SocketAddr::new(ip(SERVER), UDP_PORT));
+        let transport = match relay {
+            Relay::None => None,
+            Relay::Udp => Some((Transport::Udp, UDP_PORT)),
+            Relay::Tcp => Some((Transport::Tcp, TCP_PORT)),
+        };
+        if let Some((transport, port)) = transport {
+            config.turn_servers.push(TurnServer {
+                addr: SocketAddr::new(ip(SERVER), port),
+                transport,
+                credentials: Credentials::new("alice", "secret"),
+                server_name: None,
+                family: None,
+            });
+        }
+        SessionMachine(Session::new(config, seed, now))
+    })
+}
+
+/// What a peer stands behind.
+fn place(net: &mut Net, number: u8, faults: bool) -> (SiteId, IpAddr, Reach, bool) {
+    let mut choices = net.choices().fork();
+    let link = if faults {
+        Link::drawn(&mut choices)
+    } else {
+        Link::clean(Duration::from_micros(choices.range(100..=40_000)))
+    };
+    let public = IpAddr::from([192, 0, 2, 10 + number]);
+    let external = IpAddr::from([192, 0, 2, 1 + number]);
+    let private = IpAddr::from([10, 0, 0, 2 + number * (choices.byte() & 1)]);
+    match choices.below(6) {
+        0 => {
+            let site = net.site(INTERNET, Gateway::routed(link));
+            (site, public, Reach::Public, true)
+        }
+        1 => {
+            let firewall = Firewall {
+                allowed: if choices.flip() {
+                    Allowed::Tcp
+                } else {
+                    Allowed::Web
+                },
+                rejects: choices.flip(),
+            };
+            let kind = NatKind::drawn(&mut choices);
+            let gateway = Gateway::nat(link, kind, external).with_firewall(firewall);
+            let site = net.site(INTERNET, gateway);
+            (site, private, Reach::Nat(kind), false)
+        }
+        _ => {
+            let kind = NatKind::drawn(&mut choices);
+            let site = net.site(INTERNET, Gateway::nat(link, kind, external));
+            (site, private, Reach::Nat(kind), true)
+        }
+    }
+}
+
+fn build(net: &mut Net, faults: bool) -> (IceWorld, bool) {
+    net.describe(describe);
+    net.icmp = net.choices().flip();
+    net.cuts = *net
+        .choices()
+        .pick(&[Cuts::None, Cuts::Most(20), Cuts::Wild]);
+    let mut server = ServerNode::new(net);
+    server.healed = !faults;
+    let together = net.choices().chance(100);
+    let (site, address, reach, udp) = place(net, 0, faults);
+    let alice = peer(net, 0, site, address, reach, udp);
+    let (site, address, reach, udp) = if together {
+        let address = match address {
+            IpAddr::V4(v4) => IpAddr::from(v4.to_bits().wrapping_add(7).to_be_bytes()),
+            IpAddr::V6(_) => address,
+        };
+        (site, address, reach, udp)
+    } else {
+        place(net, 1, faults)
+    };
+    let bob = peer(net, 1, site, address, reach, udp);
+    let chaos = net.host("signal", &[]);
+    let seen = alloc::rc::Rc::default();
+    let world = IceWorld {
+        peers: Vec::from([alice, bob]),
+        server,
+        signals: BTreeMap::new(),
+        next_signal: 0,
+        last_signal: [Instant::ZERO; 2],
+        chaos,
+        sites: Vec::from([SiteId(1)]),
+        seen,
+        healed: !faults,
+        forgotten: false,
+    };
+    (world, together)
+}
+
+/// Two peers meet through everything NATs and firewalls do: at once when nothing else goes wrong,
+/// and after a restart when the faults are over. A path without relay is found exactly if there
+/// is one and no relay; data flows both ways.
+///
+/// # Panics
+/// Panics when something does not hold.
+pub fn sim_ice(choices: Choices, trace: Trace) {
+    let mut net = Net::new(choices, trace);
+    let faults = net.choices().flip();
+    let (mut world, together) = build(&mut net, faults);
+    let (possible, direct) = world.expected(together);
+    world.peers[0].describe(&mut net, true);
+    world.carry(&mut net);
+    if faults {
+        let kept = alloc::rc::Rc::clone(&world.seen);
+        net.tap(move |_, choices, packet| {
+            let mut seen = kept.borrow_mut();
+            if seen.len() < 30 {
+                seen.push(packet.clone());
+            } else if choices.chance(100) {
+                let at = choices.index(30);
+                seen[at] = packet.clone();
+            }
+            Vec::from([packet])
+        });
+        net.alarm(world.chaos, Duration::from_secs(1), u64::MAX);
+        let time = net.choices().duration(Duration::from_secs(60));
+        net.run_for(&mut world, time);
+        net.heal();
+        world.healed = true;
+        world.server.healed = true;
+        // What is under way arrives; then the peers agree anew.
+        net.run_for(&mut world, Duration::from_secs(2));
+        // A TURN client learns only when it refreshes that its relay is gone: who may have lost one
+        // begins anew. The others restart.
+        if world.forgotten && world.peers.iter().any(|peer| peer.relay != Relay::None) {
+            world.signals.clear();
+            world.peers.iter_mut().for_each(|peer| peer.renew(&mut net));
+        } else {
+            world.peers[0].restart(&mut net);
+        }
+        world.peers[0].describe(&mut net, true);
+        world.carry(&mut net);
+    }
+    let until = net
+        .now()
+        .checked_add(Duration::from_secs(90))
+        .expect("time");
+    net.run(&mut world, until, |world| {
+        world.peers.iter().all(|peer| peer.completed || peer.failed)
+    });
+    for peer in &world.peers {
+        let name = net.name(peer.host);
+        assert_eq!(
+            (peer.completed, peer.failed),
+            (possible, !possible),
+            "{name} completed, failed; with {:?} and {:?}, relays {:?} {:?}",
+            world.peers[0].reach,
+            world.peers[1].reach,
+            world.peers[0].relay,
+            world.peers[1].relay,
+        );
+        assert!(!possible || direct || world.peers.iter().any(|peer| peer.relayed_route));
+    }
+    if possible {
+        prove(&mut net, &mut world);
+    }
+    for peer in &mut world.peers {
+        peer.command(&mut net, Command::Close);
+    }
+    net.run_for(&mut world, Duration::from_secs(60));
+    let mut choices = net.choices().fork();
+    for peer in world.peers {
+        assert!(peer.machine.is_ended(), "closed, and no end");
+        peer.machine.finish(&mut choices);
+    }
+    world.server.machine.finish(&mut choices);
+}
+
+/// Data gets through both ways.
+fn prove(net: &mut Net, world: &mut IceWorld) {
+    for from in 0..2 {
+        let len = net.choices().range(1..=1000) as usize;
+        let mut data = net.choices().fork().bytes(len);
+        data[0] |= 0x80;
+        world.peers[1 - from].got.clear();
+        for _ in 0..3 {
+            world.peers[from].command(net, Command::Send(COMPONENT, data.clone()));
+            net.run_for(world, Duration::from_millis(1500));
+        }
+        let got = &world.peers[1 - from].got;
+        let name = net.name(world.peers[1 - from].host);
+        assert!(got.contains(&data), "{name} got no data");
+        assert!(got.iter().all(|got| *got == data), "{name} got other data");
+    }
+}
