@@ -248,7 +248,7 @@ impl Core {
         self.arm_keep_alive(now);
         let [first, second] = granted.relayed;
         let Some(relayed) = first else { return };
-        self.events.push_back(Event::Allocated {
+        self.tell(Event::Allocated {
             relayed,
             additional: second,
             refused: granted.refused,
@@ -322,18 +322,17 @@ impl Core {
         };
         allocation.refreshing = false;
         allocation.cause = cause;
-        if let Cause::Auth(_) = cause {
-            if self.token.is_some() {
-                // The token has expired: another one is needed before the allocation ends.
-                self.events.push_back(Event::TokenNeeded);
-            } else {
-                return self.fail(cause);
-            }
-        }
         let wait = backoff(Duration::from_secs(1), allocation.failures);
         allocation.failures = allocation.failures.saturating_add(1);
         let wait = wait.saturating_add(jitter);
         self.timers.arm(Timer::Refresh, now, wait);
+        if let Cause::Auth(_) = cause {
+            if self.token.is_none() {
+                return self.fail(cause);
+            }
+            // The token has expired: another one is needed before the allocation ends.
+            self.tell(Event::TokenNeeded);
+        }
         self.nonce_is_fresh(now);
     }
 
@@ -381,7 +380,7 @@ impl Core {
         let gone = |ip: IpAddr| AddressFamily::of(ip) == family;
         self.forget_permissions(gone);
         self.forget_channels(gone);
-        self.events.push_back(Event::FamilyReleased { family });
+        self.tell(Event::FamilyReleased { family });
     }
 }
 

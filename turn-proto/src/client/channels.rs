@@ -224,7 +224,7 @@ impl Core {
                 self.timers.arm(Timer::Channel(peer), sent, REFRESH_AFTER);
                 self.timers.set(Timer::ChannelExpiry(peer), live_until);
                 if new {
-                    self.events.push_back(Event::ChannelBound { peer });
+                    self.tell(Event::ChannelBound { peer });
                 }
             }
         }
@@ -252,7 +252,7 @@ impl Core {
                 if entry.state != State::Bound {
                     entry.state = State::Failed;
                     if !core::mem::replace(&mut entry.told, true) {
-                        self.events.push_back(Event::ChannelFailed { peer, cause });
+                        self.tell(Event::ChannelFailed { peer, cause });
                     }
                 }
             }
@@ -272,7 +272,7 @@ impl Core {
             self.channels.remove(peer);
             self.timers.disarm(Timer::Channel(peer));
         }
-        self.events.push_back(Event::ChannelFailed { peer, cause });
+        self.tell(Event::ChannelFailed { peer, cause });
     }
 
     /// A 400 for a well-formed ChannelBind: either the allocation is gone and the server says it
@@ -303,7 +303,7 @@ impl Core {
                 entry.live_until = None;
                 let cause = entry.cause;
                 if !core::mem::replace(&mut entry.told, true) {
-                    self.events.push_back(Event::ChannelFailed { peer, cause });
+                    self.tell(Event::ChannelFailed { peer, cause });
                 }
             }
             State::CoolingDown => self.channels.remove(peer),

@@ -44,7 +44,8 @@ pub struct ClientConfig {
     /// ignored and counted.
     pub max_connections: usize,
     /// How many events may wait until ICMP errors and connection attempts are dropped and
-    /// counted: 256.
+    /// counted: 256. Of other events twice as many as there can be permissions, channels and
+    /// connections wait besides.
     pub max_events: usize,
 }
 
@@ -66,6 +67,43 @@ impl ClientConfig {
             max_connections: 32,
             max_events: 256,
         }
+    }
+
+    /// How many events wait at most, but for the last.
+    pub(super) const fn event_limit(&self) -> usize {
+        let things = self
+            .max_permissions
+            .saturating_add(self.max_channels)
+            .saturating_add(self.max_connections);
+        self.max_events.saturating_add(things.saturating_mul(2))
+    }
+
+    /// A bound for the bytes a client with these limits ever holds: 1.5 MB for the defaults, half of
+    /// it for TCP connections to peers that are just being made, a fifth for a unit of 64 KiB on
+    /// each of two streams. A client with an allocation and nothing else holds less than 12 KiB.
+    pub const fn max_memory(&self) -> usize {
+        // Measured (tests/it/client.rs) and rounded up; map nodes are half full at worst.
+        const FIXED: usize = 16 * 1024;
+        const PERMISSION: usize = 384;
+        const CHANNEL: usize = 640;
+        const CONNECTION: usize = 4096 + 2 * super::MAX_FIRST_UNIT;
+        const REQUEST: usize = super::MAX_TRANSMIT + 768;
+        const WAITING: usize = 512;
+        const EVENT: usize = 2 * core::mem::size_of::<Event>();
+        // A vector doubles: a unit may lie in one twice as long as itself. Two paths at a time.
+        const UNITS: usize = 2 * 2 * super::MAX_UNIT;
+        let things = self.max_permissions.saturating_add(self.max_channels);
+        FIXED
+            .saturating_add(UNITS)
+            .saturating_add(super::dispatch::MAX_TRANSACTIONS.saturating_mul(REQUEST))
+            .saturating_add(self.max_permissions.saturating_mul(PERMISSION))
+            .saturating_add(self.max_channels.saturating_mul(CHANNEL))
+            .saturating_add(things.saturating_mul(WAITING))
+            .saturating_add(
+                self.max_connections
+                    .saturating_mul(CONNECTION.saturating_add(REQUEST)),
+            )
+            .saturating_add(self.event_limit().saturating_mul(EVENT))
     }
 }
 

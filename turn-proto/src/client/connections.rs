@@ -204,8 +204,7 @@ impl Core {
         let connection = self.connections.add(peer, State::Offered(id));
         self.timers
             .arm(Timer::Connection(connection), now, BIND_TIMEOUT);
-        self.events
-            .push_back(Event::ConnectionAttempt { connection, peer });
+        self.tell(Event::ConnectionAttempt { connection, peer });
     }
 
     pub(super) fn accept(
@@ -291,7 +290,7 @@ impl Core {
         entry.state = State::Open(id);
         let peer = entry.peer;
         self.timers.disarm(Timer::Connection(connection));
-        self.events.push_back(Event::ConnectionReady {
+        self.tell(Event::ConnectionReady {
             connection,
             id,
             peer,
@@ -319,7 +318,7 @@ impl Core {
             }
             failed.extend(deadline(now, RETRY_AFTER).map(|until| (peer, until)));
         }
-        self.events.push_back(Event::ConnectionFailed {
+        self.tell(Event::ConnectionFailed {
             connection,
             peer,
             cause,
@@ -336,8 +335,7 @@ impl Core {
         }
         self.connections.by_stream.remove(&id);
         self.connections.entries.remove(&connection);
-        self.events
-            .push_back(Event::ConnectionClosed { connection });
+        self.tell(Event::ConnectionClosed { connection });
     }
 
     /// The allocation has ended, and with it all connections.

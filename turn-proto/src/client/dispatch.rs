@@ -28,7 +28,7 @@ use super::{
 use crate::wire::{self, AddressFamily};
 
 /// More than `requests` starts at once, for those that do not wait.
-const MAX_TRANSACTIONS: usize = 32;
+pub(super) const MAX_TRANSACTIONS: usize = 32;
 
 /// The server may take 30 s and more to connect to a peer (RFC 6062 section 5.2).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(65);
@@ -371,6 +371,16 @@ impl Core {
                 self.last_sent = now;
                 self.arm_keep_alive(now);
             }
+        }
+    }
+
+    /// Puts an event where the host takes it away. A host that does not is not let down by the memory
+    /// running out: events beyond the limit are dropped, but never the last one.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.events.len() < self.config.event_limit() {
+            self.events.push_back(event);
+        } else {
+            self.count_dropped();
         }
     }
 

@@ -44,7 +44,7 @@ impl Core {
         self.partial_until = None;
         self.refreshed(now, sent, message);
         self.arm_keep_alive(now);
-        self.events.push_back(Event::PathChanged);
+        self.tell(Event::PathChanged);
         self.pump(now);
     }
 
@@ -53,7 +53,7 @@ impl Core {
         if self.candidate.take().is_none() {
             return;
         }
-        self.events.push_back(Event::PathChangeFailed { cause });
+        self.tell(Event::PathChangeFailed { cause });
         if self.down && cause == Cause::Code(code::ALLOCATION_MISMATCH) {
             return self.fail(cause);
         }
@@ -82,7 +82,7 @@ impl Core {
         }
         self.down = true;
         self.partial_until = None;
-        self.events.push_back(Event::PathLost);
+        self.tell(Event::PathLost);
         let path = self.link.path;
         let mut ended = self.transactions.fail_path(path);
         ended.extend(self.connects.fail_path(path));

@@ -245,7 +245,7 @@ impl Core {
                 .arm(Timer::Permission(peer), sent, REFRESH_AFTER);
         }
         if !was_live {
-            self.events.push_back(Event::PermissionCreated { peer });
+            self.tell(Event::PermissionCreated { peer });
         }
     }
 
@@ -282,8 +282,7 @@ impl Core {
             self.timers.arm(Timer::Permission(peer), now, wait);
         }
         if permission.live_until.is_none() && !core::mem::replace(&mut permission.told, true) {
-            self.events
-                .push_back(Event::PermissionFailed { peer, cause });
+            self.tell(Event::PermissionFailed { peer, cause });
         }
     }
 
@@ -297,8 +296,7 @@ impl Core {
         if permission.released {
             self.permissions.by_peer.remove(&peer);
         }
-        self.events
-            .push_back(Event::PermissionFailed { peer, cause });
+        self.tell(Event::PermissionFailed { peer, cause });
     }
 }
 

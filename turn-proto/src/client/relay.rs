@@ -105,7 +105,7 @@ impl Core {
         }
         if let Some(icmp) = message.find::<Icmp>() {
             if self.events.len() < self.config.max_events {
-                self.events.push_back(Event::Icmp { peer, icmp });
+                self.tell(Event::Icmp { peer, icmp });
             } else {
                 self.count_dropped();
             }

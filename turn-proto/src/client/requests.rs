@@ -288,7 +288,7 @@ impl Core {
         let code = error_code(message);
         if allocate && code == Some(ErrorCode::UNAUTHENTICATED) && self.wants_token(message) {
             self.transactions.finish(now, id);
-            self.events.push_back(Event::TokenNeeded);
+            self.tell(Event::TokenNeeded);
             return true;
         }
         let table = if self.connects.context_mut(path, id).is_some() {
@@ -401,7 +401,7 @@ impl Core {
             }
             if core::mem::take(&mut options.stop_at_challenge) {
                 *held = true;
-                self.events.push_back(Event::Challenged);
+                self.tell(Event::Challenged);
                 return;
             }
         }

@@ -24,8 +24,11 @@ struct Pair {
 
 impl Pair {
     fn new(path: Path, transport: Transport) -> Self {
+        Self::with(ClientConfig::new(None), path, transport)
+    }
+
+    fn with(config: ClientConfig, path: Path, transport: Transport) -> Self {
         let now = Instant::ZERO;
-        let config = ClientConfig::new(None);
         let mut client = Client::new(config, path, transport, [1; 32], now);
         client.allocate(now, AllocateOptions::default()).unwrap();
         let mut pair = Self { client, path, now };
@@ -206,4 +209,52 @@ fn an_ended_client_holds_no_tables() {
     });
     assert_eq!(info.bytes_current, 0);
     assert!(left < 20_000, "{left} bytes");
+}
+
+// spec: SEC-G-04
+#[test]
+fn a_full_client_stays_below_its_bound() {
+    let config = ClientConfig {
+        max_permissions: 500,
+        max_channels: 500,
+        ..ClientConfig::new(None)
+    };
+    let bound = config.max_memory();
+    assert!(ClientConfig::new(None).max_memory() < 1_600_000);
+    let mut live = 0;
+    let info = measure(|| {
+        let path = Path::Stream(StreamId(1));
+        let mut pair = Pair::with(config, path, Transport::Tls);
+        for n in 0..500_u32 {
+            let ip = IpAddr::from((0xC600_0000 + n).to_be_bytes());
+            let peer = SocketAddr::new(ip, 1000);
+            pair.client.bind_channel(pair.now, peer).unwrap();
+            if n < 490 {
+                pair.serve();
+            }
+        }
+        // The longest unit, but for its last byte.
+        let mut unit = vec![0; 65_538];
+        unit[..4].copy_from_slice(&[0x40, 0, 0xFF, 0xFF]);
+        let before = measure(|| {
+            pair.input(&unit);
+        });
+        assert!(before.bytes_current > 65_000);
+        drop(unit);
+        live = measure(|| drop(pair)).bytes_current;
+    });
+    assert_eq!(info.bytes_current, 0);
+    let live = usize::try_from(-live).unwrap();
+    assert!(live < bound, "{live} of {bound}");
+    assert!(live > bound / 8, "{live} of {bound}");
+}
+
+#[test]
+fn an_idle_client_is_small() {
+    let mut live = 0;
+    measure(|| {
+        let pair = udp();
+        live = size_of_val(&pair) as i64 - measure(|| drop(pair)).bytes_current;
+    });
+    assert!(live < 12_288, "{live}");
 }

@@ -149,6 +149,12 @@ impl Rig {
         self
     }
 
+    fn allocate_quietly(mut self) -> Self {
+        let request = self.ask(AllocateOptions::default());
+        self.allocate_ok(&request);
+        self
+    }
+
     fn allocated() -> Self {
         Self::new().allocate()
     }

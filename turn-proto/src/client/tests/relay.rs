@@ -98,6 +98,35 @@ fn icmp_errors_nobody_takes_away_are_dropped() {
     assert_eq!(rig.client.stats().dropped, 90);
 }
 
+// spec: SEC-G-14, SEC-G-05
+#[test]
+fn a_host_that_takes_no_events_away_loses_all_but_the_last() {
+    let config = ClientConfig {
+        max_events: 0,
+        max_permissions: 1,
+        max_channels: 0,
+        max_connections: 0,
+        ..config()
+    };
+    let mut rig = Rig::with(config, udp_path(40000), Transport::Udp).allocate_quietly();
+    for round in 1..100 {
+        rig.client
+            .create_permission(rig.now, ip("192.0.2.150"))
+            .unwrap();
+        let request = rig.request();
+        rig.ok(&request);
+        rig.client.release_permission(rig.now, ip("192.0.2.150"));
+        rig.run(round * 301, |rig, request| rig.serve(request));
+    }
+    rig.client.close(rig.now);
+    let delete = rig.request();
+    rig.refresh_ok(&delete, 0);
+    let events = rig.events();
+    assert_eq!(events.len(), 3);
+    assert_eq!(events.last(), Some(&Event::Closed));
+    assert!(rig.client.stats().dropped > 100);
+}
+
 // spec: TURN-12.6-1, TURN-12.6-2, TURN-12.6-4, SEC-T-10
 #[test]
 fn channel_datagrams_are_judged_by_number_and_length() {
