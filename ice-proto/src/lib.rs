@@ -9,7 +9,8 @@
 //! - [`Agent`] is the agent alone, full or lite, for hosts that gather themselves: candidates and
 //!   relayed datagrams come from outside.
 //! - [`sdp`] reads and writes the lines of a description; [`RemoteDescription`] reads a whole one.
-//! - [`Pacer`] keeps the agents of one process apart.
+//! - [`Mux`] finds the agent a datagram is for when many share a socket, [`Pacer`] keeps the agents
+//!   of one process apart.
 //!
 //! # What it does not do
 //! It carries no descriptions to the other side: that is signalling, SIP for instance. It resolves
@@ -126,6 +127,7 @@ extern crate alloc;
 
 mod agent;
 mod candidate;
+mod mux;
 pub mod sdp;
 mod session;
 
@@ -146,5 +148,7 @@ pub use session::{
     Session, SessionAction, SessionConfig, SessionError, SessionEvent, Step, StreamFailure,
     TurnServer,
 };
+// Many agents behind one socket.
+pub use mux::{Mux, MuxError, PacketKind};
 // Shared words.
 pub use stun_proto::{FiveTuple, Instant, Received, StreamId, Transmit, Transport};

@@ -305,10 +305,13 @@ impl Agent {
         let known = self.selected.get(&component);
         // Consent that has expired or was withdrawn stays so until a restart (RFC 7675
         // section 5.1): a late nomination does not bring the pair back.
-        let age = now.duration_since(valid.since);
-        let expired = self.config.consent.is_some() && age >= self.config.consent_timeout;
-        if expired || known.is_some_and(|known| known.lost && known.route == pair.route) {
+        if known.is_some_and(|known| known.lost && known.route == pair.route) {
             return;
+        }
+        let age = now.duration_since(valid.since);
+        if self.config.consent.is_some() && age >= self.config.consent_timeout {
+            // It has not been used so far, and must show once more that it works.
+            return self.trigger(id);
         }
         if let Some(known) = known.filter(|known| !known.lost) {
             let better = self.config.follow_latest || valid.priority > known.priority;
@@ -407,6 +410,9 @@ impl Agent {
 
     /// Where data of a component goes now: the selected pair; before there is one the best that
     /// works, or after a restart the one selected before it. `None` while nothing does.
+    ///
+    /// The answer is that of the latest time the agent has been told, by
+    /// [`data_sent`](Self::data_sent) for instance.
     pub fn route(&self, component: ComponentId) -> Option<Route> {
         let list = self.lists.get(usize::from(component.stream))?;
         if list.removed || list.state == ListState::Failed {

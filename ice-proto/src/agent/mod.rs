@@ -107,7 +107,7 @@ struct There {
     key: Key,
 }
 
-/// An ICE agent, full or lite. See the [module](self).
+/// An ICE agent, full or lite: one session with one other side.
 ///
 /// ```
 /// use ice_proto::{Agent, AgentConfig, Base, CandidateKind, ComponentId, Instant, LocalCandidate, Role};

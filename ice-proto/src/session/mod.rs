@@ -73,7 +73,7 @@ struct HostAddress {
     for_relay: bool,
 }
 
-/// An ICE session with its gathering. See the [module](self).
+/// An ICE session with its gathering: the one machine a host drives.
 ///
 /// The host binds UDP sockets, reports them with [`add_host`](Self::add_host), and calls
 /// [`gather`](Self::gather); what comes in on the sockets and on the streams it opens goes to
@@ -565,9 +565,9 @@ impl Session {
         len: usize,
     ) -> Result<(Path, Option<DataHeader>), SendError> {
         let now = self.clock.advance(now);
-        let route = self.agent.route(component).ok_or(SendError::NoRoute)?;
+        // First, because it tells the agent the time, by which consent may be over.
         self.agent.data_sent(now, component);
-        match route {
+        match self.agent.route(component).ok_or(SendError::NoRoute)? {
             Route::Datagram(at) => Ok((Path::Datagram(at), None)),
             Route::Relay { relay, peer } => {
                 let client = self.relays.get_mut(&relay).and_then(Relay::client);

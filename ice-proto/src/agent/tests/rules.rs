@@ -839,6 +839,30 @@ fn a_late_nomination_does_not_bring_back_a_pair_whose_consent_has_expired() {
     assert!(script.agent.poll_timeout().is_none_or(|at| at > script.now));
 }
 
+// spec: CON-5-1
+#[test]
+fn a_pair_nominated_long_after_its_check_is_checked_again_first() {
+    let mut script = Script::begun(controlled());
+    let check = script.one();
+    script.answer(&check, THEM, US);
+    assert!(script.agent.route(ONE).is_some());
+    script.wait(31_000);
+    script.agent.data_sent(script.now, ONE);
+    assert_eq!(script.agent.route(ONE), None, "no consent, no data");
+    script.ask(Ask {
+        role: Some(Role::Controlling),
+        nominates: true,
+        ..ASK
+    });
+    let sent = script.wait(50);
+    let check = sent.iter().find(|s| is_request(s)).unwrap();
+    assert!(script.agent.selected(ONE).is_none());
+    script.answer(check, THEM, US);
+    script.sent();
+    assert_eq!(script.events.last(), Some(&Event::Completed));
+    assert!(script.agent.route(ONE).is_some());
+}
+
 // spec: ICE-11-1
 #[test]
 fn data_puts_keep_alives_off() {
