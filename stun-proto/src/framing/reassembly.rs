@@ -91,9 +91,22 @@ impl Reassembly {
                 return Ok(Taken::Partial);
             }
             let take = missing.min(input.len());
+            self.make_room(take, target);
             self.held
                 .extend_from_slice(input.get(..take).unwrap_or_default());
             advance(input, take);
+        }
+    }
+
+    /// Makes room for `more` bytes: twice the room there was, as a vector does by itself, but never
+    /// more than the unit needs.
+    fn make_room(&mut self, more: usize, unit: usize) {
+        let needed = self.held.len().saturating_add(more);
+        if needed > self.held.capacity() {
+            let goal = self.held.capacity().saturating_mul(2).min(unit);
+            let goal = goal.max(needed);
+            self.held
+                .reserve_exact(goal.saturating_sub(self.held.len()));
         }
     }
 
