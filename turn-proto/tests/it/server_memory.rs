@@ -82,7 +82,7 @@ impl Rig {
         self.id += 1;
         let mut id = [0; 12];
         id[4..].copy_from_slice(&self.id.to_be_bytes());
-        let mut buf = [0; 1000];
+        let mut buf = [0; 2048];
         let mut writer = Writer::new(&mut buf, MessageType::request(method), TransactionId(id));
         for (ty, value) in body {
             writer = writer.raw(stun_proto::wire::AttributeType(*ty), value);
@@ -333,6 +333,44 @@ fn full_tables_stay_below_the_bound() {
     assert_eq!(rig.server.allocations(), 40);
     assert!(live <= rig.server.max_memory(), "{live}");
     assert_eq!(rig.server.max_memory(), limits.max_memory());
+}
+
+// spec: SEC-F-03, SEC-G-10
+#[test]
+fn a_unit_that_is_long_in_coming_holds_little_more_than_itself() {
+    let mut rig = Rig::new(Limits::default());
+    let stream = StreamId(1);
+    let at = FiveTuple {
+        transport: Transport::Tcp,
+        ..udp(source(2))
+    };
+    rig.server.stream_opened(rig.now, stream, at).unwrap();
+    // Before there is an allocation.
+    let feed = |rig: &mut Rig, mut input: &[u8]| {
+        while !input.is_empty() {
+            rig.server.handle_stream(rig.now, stream, &mut input);
+        }
+    };
+    let mut request = rig.request(wire::ALLOCATE, false, &[(0x8055, vec![0; 1000])]);
+    let end = request.split_off(20);
+    let used = measure(|| feed(&mut rig, &request));
+    // The bytes themselves, and a timer.
+    assert!(used.bytes_current <= 256 + 512, "{}", used.bytes_current);
+    feed(&mut rig, &end);
+    rig.drain();
+    rig.allocate(Path::Stream(stream));
+    let mut unit = vec![0x40, 0, 0xFF, 0xFF];
+    unit.resize(MAX_FRAME - 1, 0);
+    let used = measure(|| {
+        for piece in unit.chunks(1000) {
+            feed(&mut rig, piece);
+        }
+    });
+    assert!(
+        used.bytes_current <= 65_539 + 16 * 1024,
+        "{}",
+        used.bytes_current
+    );
 }
 
 // What the documentation says about memory is measured here.
