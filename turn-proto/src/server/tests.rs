@@ -409,7 +409,7 @@ fn the_same_allocate_again_is_answered_again_another_one_is_not() {
     assert_eq!(rig.server.allocations(), 1);
 }
 
-// spec: TURN-7.2-3, TURN-7.2-4, TURN-7.2-5, TURN-7.2-6, TURN-7.2-7, TURN-7.2-8
+// spec: TURN-7.2-3, TURN-7.2-4, TURN-7.2-5, TURN-7.2-6, TURN-7.2-7, TURN-7.2-8, TURN-3.7-1
 #[test]
 fn allocate_checks_in_their_order() {
     let udp = RequestedTransport::UDP;
