@@ -447,9 +447,47 @@ impl Agent {
     }
 
     /// The other side has no more candidates; checks may still bring some to light.
+    ///
+    /// A stream has only as many components as both sides have (RFC 8445 section 6.1.2.2): those
+    /// beyond the highest the other side has candidates for are given up.
     pub fn end_of_remote_candidates(&mut self, now: Instant) {
         let now = self.clock.advance(now);
         self.remote_done = true;
+        for stream in self.streams() {
+            let known = self.remotes.values().filter(|known| known.stream == stream);
+            let highest = known.map(|known| known.candidate.component).max();
+            if let Some(highest) = highest {
+                self.limit_components(now, stream, highest);
+            }
+        }
+        self.changed(now);
+    }
+
+    /// A stream has no more than so many components: RTCP shares the first, for instance
+    /// (RFC 5761).
+    pub fn limit_components(&mut self, now: Instant, stream: u16, most: u16) {
+        let now = self.clock.advance(now);
+        let gone: Vec<ComponentId> = self
+            .components(stream)
+            .filter(|component| component.component > most)
+            .collect();
+        let Some(count) = self.config.components.get_mut(usize::from(stream)) else {
+            return;
+        };
+        *count = (*count).min(most.max(1));
+        for component in gone.into_iter().filter(|gone| gone.component > 1) {
+            self.remove_pairs(|pair| pair.component == component);
+            self.locals
+                .retain(|_, known| known.candidate.component != component);
+            self.remotes.retain(|_, known| {
+                known.stream != stream || known.candidate.component != component.component
+            });
+            self.selected.remove(&component);
+            self.timers.disarm(Timer::Consent(component));
+            self.timers.disarm(Timer::ConsentExpiry(component));
+            self.sources.retain(|_, owner| *owner != component);
+        }
+        self.complete_stream(now, stream);
         self.changed(now);
     }
 

@@ -380,7 +380,7 @@ impl Agent {
         self.complete_stream(now, component.stream);
     }
 
-    fn complete_stream(&mut self, now: Instant, stream: u16) {
+    pub(super) fn complete_stream(&mut self, now: Instant, stream: u16) {
         let all = self
             .components(stream)
             .all(|component| self.selected.contains_key(&component));

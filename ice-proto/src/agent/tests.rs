@@ -324,7 +324,7 @@ fn a_better_pair_is_waited_for_half_a_second() {
     assert!((500..800).contains(&millis), "{nomination}");
 }
 
-// spec: PAC-4-1, PAC-4-2, ICE-8.1.2-3
+// spec: PAC-4-1, PAC-4-2, PAC-5-1, ICE-8.1.2-3, ICE-7.2.5.4-1
 #[test]
 fn nothing_is_given_up_before_patience_ends() {
     let mut net = pair(Role::Controlling, Role::Controlled);

@@ -53,8 +53,8 @@ impl NamedCandidate {
     }
 }
 
-/// One line of ICE.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One line of ICE. `Debug` does not show passwords.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Line {
     /// `candidate:`
@@ -141,6 +141,23 @@ impl Line {
             "ice-mismatch" => Ok(Self::Mismatch),
             "end-of-candidates" => Ok(Self::EndOfCandidates),
             _ => Err(LineError::Foreign),
+        }
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pwd(_) => f.write_str("Line(ice-pwd:..)"),
+            Self::Candidate(_)
+            | Self::Named(_)
+            | Self::RemoteCandidates(_)
+            | Self::Ufrag(_)
+            | Self::Options(_)
+            | Self::Pacing(_)
+            | Self::Lite
+            | Self::Mismatch
+            | Self::EndOfCandidates => write!(f, "Line({self})"),
         }
     }
 }

@@ -174,6 +174,14 @@ fn names_of_multicast_dns_are_handed_on() {
     }
 }
 
+#[test]
+fn debug_shows_no_password() {
+    let line: Line = "ice-pwd:asd88fgpdd777uzjYhagZg".parse().unwrap();
+    assert_eq!(alloc::format!("{line:?}"), "Line(ice-pwd:..)");
+    let line: Line = "ice-ufrag:abcd".parse().unwrap();
+    assert_eq!(alloc::format!("{line:?}"), "Line(ice-ufrag:abcd)");
+}
+
 // spec: SDP-5.2-1
 #[test]
 fn remote_candidates_are_read_and_written() {

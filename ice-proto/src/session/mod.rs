@@ -1,6 +1,7 @@
 //! The session: agent and gathering together, the one machine a host drives.
 
 mod config;
+mod data;
 mod description;
 mod gather;
 mod relays;
@@ -16,7 +17,6 @@ use stun_proto::time::{Clock, Timers, deadline};
 use stun_proto::{
     FiveTuple, Instant, Path, Received, RetransmitConfig, Rng, StreamId, Transactions, Transmit,
 };
-use turn_proto::DataHeader;
 
 pub use self::config::{
     Policy, SendError, ServerFailure, SessionAction, SessionConfig, SessionError, SessionEvent,
@@ -308,9 +308,13 @@ impl Session {
         self.agent.route(component)
     }
 
-    /// What the m= and c= lines of a description say for a component: the candidate most likely to
-    /// work (RFC 8839 section 4.2.1.2), or port 9 of nowhere.
+    /// What the m= and c= lines of a description say for a component: the selected candidate,
+    /// before there is one that most likely to work (RFC 8839 section 4.2.1.2), or port 9 of
+    /// nowhere.
     pub fn default_address(&self, component: ComponentId) -> SocketAddr {
+        if let Some((local, _)) = self.agent.selected(component) {
+            return local.addr;
+        }
         let rank = |kind| match kind {
             CandidateKind::Relayed => 0,
             CandidateKind::ServerReflexive => 1,
@@ -528,54 +532,6 @@ impl Session {
         .flatten()
         .chain(clients)
         .min()
-    }
-
-    /// Puts a payload for the other side into `buf`, with what a relay wants around it.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub fn send(
-        &mut self,
-        now: Instant,
-        component: ComponentId,
-        payload: &[u8],
-        buf: &mut [u8],
-    ) -> Result<Transmit, SendError> {
-        let (to, header) = self.send_header(now, component, payload.len())?;
-        let len = match header {
-            Some(header) => header.write(payload, buf),
-            None => buf.get_mut(..payload.len()).map(|slot| {
-                slot.copy_from_slice(payload);
-                payload.len()
-            }),
-        };
-        let len = len.ok_or(SendError::BufferTooSmall)?;
-        Ok(Transmit { to, len })
-    }
-
-    /// Where `len` bytes of payload go and what stands around them, if anything: for hosts that
-    /// gather writes.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub fn send_header(
-        &mut self,
-        now: Instant,
-        component: ComponentId,
-        len: usize,
-    ) -> Result<(Path, Option<DataHeader>), SendError> {
-        let now = self.clock.advance(now);
-        // First, because it tells the agent the time, by which consent may be over.
-        self.agent.data_sent(now, component);
-        match self.agent.route(component).ok_or(SendError::NoRoute)? {
-            Route::Datagram(at) => Ok((Path::Datagram(at), None)),
-            Route::Relay { relay, peer } => {
-                let client = self.relays.get_mut(&relay).and_then(Relay::client);
-                let client = client.ok_or(SendError::NoRoute)?;
-                let (to, header) = client.send_header(now, peer, len)?;
-                Ok((to, Some(header)))
-            }
-        }
     }
 
     /// Ends the session and gives the relays back; [`SessionEvent::Closed`] follows.

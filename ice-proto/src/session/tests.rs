@@ -6,7 +6,7 @@
 
 mod world;
 
-use alloc::string::{String, ToString as _};
+use alloc::string::{String, ToString};
 
 use stun_proto::Transport;
 use stun_proto::auth::Credentials as TurnCredentials;
@@ -107,6 +107,65 @@ fn host_reflexive_and_relayed_candidates_are_gathered_at_the_pace_of_ta() {
         "Binding, Allocate, Allocate with credentials"
     );
     assert!(failures(&net.nodes[0]).is_empty());
+}
+
+// spec: ICE-5.1.2.2-1, ICE-5.1.2-1, SDP-4.2.1.2-1
+#[test]
+fn several_turn_servers_have_different_preferences_udp_first() {
+    let config = SessionConfig {
+        turn_servers: alloc::vec![turn(TURN_TLS, Transport::Tls), turn(TURN, Transport::Udp)],
+        ..config(Role::Controlling)
+    };
+    let a = node(config, 1, "10.0.0.1:1000", "192.0.2.1:61000");
+    let default = a.session.default_address(ONE);
+    assert_eq!(
+        default,
+        addr("10.0.0.1:1000"),
+        "as long as there is no other"
+    );
+    let mut net = Net::new(alloc::vec![a]);
+    net.run(3000);
+    let mut relayed: Vec<(u32, u16)> = net.nodes[0]
+        .session
+        .agent()
+        .local_candidates()
+        .filter(|(_, candidate)| candidate.kind == CandidateKind::Relayed)
+        .map(|(_, candidate)| (candidate.priority, candidate.addr.port()))
+        .collect();
+    relayed.sort();
+    assert_eq!(relayed.len(), 2);
+    assert!(relayed[0].0 < relayed[1].0);
+    let default = net.nodes[0].session.default_address(ONE);
+    assert_eq!(default.port(), relayed[1].1);
+    let over_udp = net.server.relayed_over_udp();
+    assert_eq!(default, over_udp, "the relay reached over UDP");
+}
+
+// spec: ICE-10-1, SDP-4.2.1.5-1, TRK-3-1, SDP-5.5-1, SDP-4.3.1-1
+#[test]
+fn descriptions_say_what_they_must_for_every_stream() {
+    let mut config = config(Role::Controlling);
+    config.agent.components = alloc::vec![1, 1];
+    config.agent.pacing = core::time::Duration::from_millis(20);
+    let mut session = Session::new(config, [1; 32], Instant::ZERO);
+    session
+        .add_host(Instant::ZERO, ONE, addr("192.0.2.1:1000"))
+        .unwrap();
+    for stream in 0..2 {
+        let lines: Vec<String> = session
+            .description(stream)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(lines[0].starts_with("ice-ufrag:") && lines[1].starts_with("ice-pwd:"));
+        assert_eq!(lines[2..4], ["ice-options:trickle ice2", "ice-pacing:20"]);
+        let shown = lines.iter().filter(|l| l.starts_with("candidate:")).count();
+        assert_eq!(shown, usize::from(stream == 0));
+        assert!(!lines.contains(&"end-of-candidates".into()));
+    }
+    session.gather(Instant::ZERO).unwrap();
+    let last = session.description(1).pop().unwrap();
+    assert_eq!(last.to_string(), "end-of-candidates");
 }
 
 // spec: ICE-5.1.3-1
@@ -242,7 +301,7 @@ fn chat(net: &mut Net) {
     net.nodes.iter_mut().for_each(|node| node.data.clear());
 }
 
-// spec: SEC-I-04
+// spec: SEC-I-04, SDP-4.2.1.2-1
 #[test]
 fn two_nodes_behind_nats_connect_through_reflexive_addresses() {
     let side = |role, seed, host, public| {
@@ -266,6 +325,10 @@ fn two_nodes_behind_nats_connect_through_reflexive_addresses() {
     let route = net.nodes[0].session.route(ONE);
     let direct = FiveTuple::udp(addr("10.0.0.1:1000"), addr("192.0.2.2:62000"));
     assert_eq!(route, Some(Route::Datagram(direct)));
+    let (local, remote) = net.nodes[0].session.agent().selected(ONE).unwrap();
+    assert_eq!(local.addr, addr("192.0.2.1:61000"));
+    assert_eq!(remote.addr, addr("192.0.2.2:62000"));
+    assert_eq!(net.nodes[0].session.default_address(ONE), local.addr);
     chat(&mut net);
     let tiny = net.nodes[0]
         .session

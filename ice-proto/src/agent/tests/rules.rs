@@ -255,7 +255,7 @@ fn a_check_says_what_it_must() {
     assert_eq!(script.wait(500), [check]);
 }
 
-// spec: ICE-7.3-1, ICE-7.3.1.2-1
+// spec: ICE-7.3-1, ICE-7.3.1.2-1, ICE-5.3-2
 #[test]
 fn requests_are_answered_with_the_address_they_came_from() {
     let mut script = Script::new(controlling());
@@ -542,7 +542,7 @@ fn a_nomination_is_remembered_until_the_pair_works() {
     assert!(script.agent.selected(ONE).is_none());
 }
 
-// spec: ICE-7.3-2, ICE-7.3-3
+// spec: ICE-7.3-2, ICE-7.3-3, ICE-7.3.1.4-2
 #[test]
 fn checks_before_the_description_count_if_they_were_from_the_other_side() {
     let mut script = Script::new(controlled());
@@ -567,6 +567,8 @@ fn checks_before_the_description_count_if_they_were_from_the_other_side() {
     script.agent.set_remote(Instant::ZERO, remote()).unwrap();
     assert_eq!(script.agent.pairs.len(), 1);
     let check = script.one();
+    let name: Username<'_> = parse(&check).find().unwrap();
+    assert!(name.as_bytes().starts_with(b"them:"));
     script.answer(&check, THEM, US);
     script.sent();
     assert_eq!(script.events.last(), Some(&Event::Completed));
@@ -623,7 +625,7 @@ fn nothing_is_nominated_twice() {
     );
 }
 
-// spec: ICE-8.1.1-3
+// spec: ICE-8.1.1-3, ICE-12.1-1
 #[test]
 fn the_host_may_decide() {
     let config = AgentConfig {
@@ -883,7 +885,7 @@ fn data_puts_keep_alives_off() {
     assert_eq!(indication.check_fingerprint(), Some(true));
 }
 
-// spec: ICE-9-1, ICE-6.1.1-2, SEC-I-09
+// spec: ICE-9-1, ICE-6.1.1-2, SEC-I-09, CON-5.1-4
 #[test]
 fn a_restart_keeps_data_flowing_until_the_new_pair_is_there() {
     let mut script = Script::selected(controlling());
@@ -1343,4 +1345,112 @@ fn time_that_stands_still_or_runs_out_is_survived() {
     script.agent.handle_timeout(Instant::ZERO);
     script.sent();
     assert_eq!(script.agent.route(ONE), None);
+}
+
+// spec: ICE-5.3-1
+#[test]
+fn credentials_are_long_random_and_different() {
+    let agents = [1, 2].map(|seed| Agent::new(controlling(), [seed; 32], Instant::ZERO));
+    let [a, b] = agents.each_ref().map(Agent::local_credentials);
+    // Six bits for each character.
+    assert!(a.ufrag.len() * 6 >= 24 && (4..=32).contains(&a.ufrag.len()));
+    assert!(a.pwd.len() * 6 >= 128 && a.pwd.len() >= 22);
+    assert!(a.ufrag != b.ufrag && a.pwd != b.pwd);
+    assert!(!alloc::format!("{a:?} {:?}", agents[0]).contains(&a.pwd));
+}
+
+// spec: ICE-5.2-1
+#[test]
+fn lite_agents_have_host_candidates_only() {
+    let config = AgentConfig {
+        lite: true,
+        ..controlled()
+    };
+    let mut agent = Agent::new(config, [1; 32], Instant::ZERO);
+    let mut add = |at: &str, kind| {
+        let own = LocalCandidate {
+            kind,
+            ..host(ONE, addr(at))
+        };
+        agent.add_local_candidate(Instant::ZERO, own)
+    };
+    let first = add(US, CandidateKind::Host).unwrap();
+    let second = add("[2001:db8::1]:1000", CandidateKind::Host).unwrap();
+    let third = add("192.0.2.7:1000", CandidateKind::ServerReflexive);
+    assert_eq!(third, Err(CandidateError::Invalid));
+    assert_ne!(first.foundation, second.foundation);
+    assert_eq!(first.priority, 2_130_706_431);
+    assert!(second.priority < first.priority, "unique");
+    assert_eq!(second.priority >> 24, 126);
+}
+
+// spec: ICE-6.1.2.2-2
+#[test]
+fn a_stream_has_as_many_components_as_both_sides_have() {
+    let config = AgentConfig {
+        components: alloc::vec![2],
+        ..controlling()
+    };
+    let mut script = Script::begun(config);
+    let second = LocalCandidate {
+        component: component(0, 2),
+        ..host(ONE, addr("192.0.2.1:1001"))
+    };
+    script.agent.gathering_done = false;
+    script
+        .agent
+        .add_local_candidate(Instant::ZERO, second)
+        .unwrap();
+    let check = script.one();
+    script.answer(&check, THEM, US);
+    assert_eq!(
+        script.wait(50),
+        Vec::<Vec<u8>>::new(),
+        "component 2 is missing"
+    );
+    script.agent.end_of_remote_candidates(script.now);
+    let nomination = script.wait(50);
+    script.answer(&nomination[0], THEM, US);
+    script.sent();
+    assert_eq!(script.events.last(), Some(&Event::Completed));
+}
+
+// spec: TRK-8-1
+#[test]
+fn nothing_fails_while_candidates_are_still_gathered() {
+    let mut script = Script::new(controlling());
+    script.agent.gathering_done = false;
+    script.agent.set_remote(Instant::ZERO, remote()).unwrap();
+    script.wait(100_000);
+    assert_eq!(script.agent.state(), AgentState::Running);
+    script.agent.local_gathering_done(script.now);
+    assert_eq!(script.agent.state(), AgentState::Failed);
+    script.sent();
+    assert_eq!(script.events, FAILED);
+}
+
+// spec: TRK-10-2, TRK-13-1
+#[test]
+fn a_candidate_told_twice_leaves_the_check_under_way_alone() {
+    let mut script = Script::begun(controlling());
+    let check = script.one();
+    let line = "candidate:h 1 udp 2130706431 198.51.100.2 2000 typ host";
+    let again = script
+        .agent
+        .add_remote_candidate(script.now, 0, line.parse().unwrap());
+    assert_eq!(again, Err(CandidateError::Redundant));
+    assert_eq!(script.states(), [PairState::InProgress]);
+    script.answer(&check, THEM, US);
+    assert!(matches!(script.states()[0], PairState::Succeeded(_)));
+}
+
+// spec: ICE-7.2.5.2.3-1
+#[test]
+fn a_check_without_answer_is_sent_seven_times_and_fails_after_39_5_s() {
+    let mut script = Script::begun(controlling());
+    let sent = script.wait(39_499);
+    assert_eq!(sent.len(), 7);
+    assert_eq!(script.states(), [PairState::InProgress]);
+    script.wait(1);
+    assert_eq!(script.agent.state(), AgentState::Failed);
 }

@@ -300,6 +300,12 @@ impl Server {
         self.allocations.len()
     }
 
+    pub(super) fn relayed_over_udp(&self) -> SocketAddr {
+        let udp = |client: &Client| matches!(client, Client::Udp(_));
+        let found = self.allocations.iter().find(|(client, _)| udp(client));
+        found.unwrap().1.relayed
+    }
+
     /// Whether no data ever came for a peer without permission.
     pub(super) const fn permissions_were_there(&self) -> bool {
         self.unpermitted == 0
