@@ -17,5 +17,7 @@ pub mod ice;
 #[cfg(any(feature = "http", feature = "turn"))]
 mod pieces;
 pub mod sim;
+#[cfg(feature = "stun")]
+pub mod stun;
 #[cfg(feature = "turn")]
 pub mod turn;

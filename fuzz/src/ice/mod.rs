@@ -8,5 +8,5 @@ mod session;
 
 pub use model::{Reach, direct_path};
 pub use ops::{ops_ice_session, parse_ice};
-pub use scenario::sim_ice;
+pub use scenario::{sim_ice, sim_ice_restart};
 pub use session::{Command, SessionIn, SessionMachine, SessionOut};
