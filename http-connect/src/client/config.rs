@@ -8,14 +8,13 @@ use alloc::vec::Vec;
 use crate::wire::{HeadLimits, Leniency, is_field_name, is_field_value};
 
 /// Fields the client writes itself, or that have no place in a CONNECT.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 6] = [
     "Host",
     "Content-Length",
     "Transfer-Encoding",
     "Connection",
     "Proxy-Connection",
     "Proxy-Authorization",
-    "ALPN",
 ];
 
 /// What is fixed for a tunnel, besides where it leads.
@@ -80,7 +79,11 @@ impl ConnectConfig {
     /// # Errors
     /// [`FieldError`] for the first field that cannot be sent.
     pub(super) fn check(&self) -> Result<(), FieldError> {
-        let unfit = self.fields.iter().position(|field| !may_be_sent(field));
+        let twice = |name: &str| !self.alpn.is_empty() && name.eq_ignore_ascii_case("ALPN");
+        let unfit = self
+            .fields
+            .iter()
+            .position(|field| !may_be_sent(field) || twice(&field.0));
         match unfit {
             Some(index) => Err(FieldError { index }),
             None => Ok(()),

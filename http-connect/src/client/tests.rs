@@ -135,10 +135,11 @@ fn configured_fields_are_checked() {
     let with = |name: &str, value: &str| ConnectConfig {
         fields: alloc::vec![(name.into(), value.into())],
         proxy_connection: true,
+        alpn: alloc::vec![b"h2".to_vec()],
         ..ConnectConfig::default()
     };
     let sent = Rig::with(with("User-Agent", "x"), auth()).sent;
-    assert!(sent[0].contains("\r\nProxy-Connection: keep-alive\r\nUser-Agent: x\r\n"));
+    assert!(sent[0].contains("\r\nProxy-Connection: keep-alive\r\nALPN: h2\r\nUser-Agent: x\r\n"));
     for (name, value) in [
         ("X", "a\r\nEvil: 1"),
         ("X", "a\nb"),
@@ -409,6 +410,10 @@ fn a_connection_that_cannot_be_used_again_is_replaced() {
             false,
         ),
         ("Content-Length: 3, 4\r\n", false),
+        ("Content-Length: 3\r\nContent-Length: 4\r\n", false),
+        ("Content-Length: 3, 3\r\n", true),
+        ("Content-Length: +3\r\n", false),
+        ("Content-Length: 9223372036854775808\r\n", false),
         ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", false),
         ("", false),
     ] {

@@ -75,7 +75,8 @@ impl ProxyError {
             Self::ConnectionLimit | Self::Unavailable | Self::Overload => 503,
             Self::AddressProhibited | Self::Denied => 403,
             Self::Internal => 500,
-            Self::BadRequest(status) => status,
+            Self::BadRequest(status @ 400..=599) => status,
+            Self::BadRequest(_) => 400,
             Self::Unauthenticated => 407,
         }
     }

@@ -786,6 +786,21 @@ fn half_close_lets_the_other_direction_go_on_for_60_s() {
     }
 }
 
+// spec: PRH-7-3
+#[test]
+fn a_fin_is_passed_on_behind_the_last_byte() {
+    for from in [Side::Client, Side::Upstream] {
+        let mut rig = Rig::open(|config| config.half_close = true);
+        let taken = rig.proxy.handle_input(rig.now, from, b"last");
+        rig.proxy
+            .handle_unsent(rig.now, from.other(), taken.forward);
+        rig.proxy.handle_eof(rig.now, from);
+        assert_eq!(rig.proxy.poll_action(), None);
+        rig.drain();
+        assert_eq!(rig.actions, [ProxyAction::CloseWrite(from.other())]);
+    }
+}
+
 // spec: HM-9.6-1
 #[test]
 fn a_refused_client_may_go_on_for_2_s_or_64_kib() {
@@ -881,6 +896,37 @@ fn answers_to_older_questions_are_ignored() {
     assert!(rig.client.is_empty());
     rig.connected();
     assert_eq!(rig.client, OK);
+}
+
+#[test]
+fn an_answer_to_another_kind_of_question_is_ignored_as_well() {
+    let mut rig = Rig::with(|config| config.authenticate = true);
+    rig.send(Side::Client, NAME.as_bytes());
+    let ProxyAction::CheckAuth { ticket: old, .. } = rig.actions[0].clone() else {
+        panic!();
+    };
+    let (user, info) = (None, None);
+    rig.auth(AuthVerdict::Allow { user, info });
+    rig.proxy
+        .handle_resolved(rig.now, old, &["192.88.1.9".parse().unwrap()]);
+    rig.proxy.handle_auth(rig.now, old, AuthVerdict::Forbid);
+    rig.drain();
+    assert!(matches!(
+        rig.actions.as_slice(),
+        [ProxyAction::Resolve { .. }]
+    ));
+}
+
+#[test]
+fn bytes_that_are_put_back_come_first() {
+    let mut queue = Queue::default();
+    assert_eq!(queue.push(b"abcdef", 4), 4);
+    let mut buf = [0; 2];
+    assert_eq!(queue.take(&mut buf), 2);
+    queue.put_back(b"xyz");
+    queue.append(b"!");
+    assert_eq!(queue.len(), 6);
+    assert_eq!(queue.into_bytes(), b"xyzcd!");
 }
 
 #[test]
@@ -1012,14 +1058,14 @@ fn a_parent_gets_the_request_without_what_concerns_one_hop() {
     let mut rig = Rig::with(parent);
     let head = "CONNECT pcscf.example.com:443 HTTP/1.1|Host: pcscf.example.com|Via: 1.0 one|\
                 Connection: x-a, Close|X-A: 1|X-B: 2|Proxy-Connection: keep-alive|Keep-Alive: 3|\
-                TE: trailers|Upgrade: x|Proxy-Authorization: Basic Zm9v|via: 1.1 two (c)";
+                TE: trailers|Upgrade: x|ALPN: h2|Proxy-Authorization: Basic Zm9v|via: 1.1 two (c)";
     let mut bytes = request(head);
     bytes.extend_from_slice(b"early");
     rig.send(Side::Client, &bytes);
     rig.connected();
     assert_eq!(
         core::str::from_utf8(&rig.upstream).unwrap(),
-        "CONNECT pcscf.example.com:443 HTTP/1.1\r\nHost: pcscf.example.com:443\r\nX-B: 2\r\n\
+        "CONNECT pcscf.example.com:443 HTTP/1.1\r\nHost: pcscf.example.com:443\r\nX-B: 2\r\nALPN: h2\r\n\
          Via: 1.0 one, 1.1 two (c), 1.1 gate\r\n\r\n"
     );
     assert!(rig.client.is_empty());
@@ -1107,6 +1153,25 @@ fn the_proxy_authenticates_itself_to_its_parent_over_a_new_connection_if_need_be
     assert!(rig.client.is_empty());
     rig.send(Side::Upstream, b"HTTP/1.1 200 OK\r\n\r\n");
     assert_eq!(rig.client, OK);
+}
+
+#[test]
+fn the_end_of_an_old_connection_to_the_parent_is_not_that_of_the_new_one() {
+    let mut rig = Rig::with(|config| {
+        parent(config);
+        config.half_close = true;
+    });
+    rig.send(Side::Client, NAME.as_bytes());
+    rig.connected();
+    let challenge =
+        b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=\"p\"\r\nContent-Length: 5\r\n\r\n";
+    rig.send(Side::Upstream, challenge);
+    rig.eof(Side::Upstream);
+    assert_eq!(rig.actions.remove(0), ProxyAction::Close(Side::Upstream));
+    rig.connected();
+    rig.send(Side::Upstream, b"HTTP/1.1 200 OK\r\n\r\nhello");
+    assert_eq!(rig.client, [OK, b"hello"].concat());
+    assert_eq!(rig.actions, []);
 }
 
 // spec: HS-11.7.2-1, UP-5.3-2

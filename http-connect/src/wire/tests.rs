@@ -285,6 +285,40 @@ fn lines_of_chunks_and_trailers_have_limits_and_sizes_reserve_nothing() {
     assert!(body.into_prefix().capacity() <= 256);
 }
 
+// spec: HM-6.3-2, HM-6.3-3, HM-6.3-4
+#[test]
+fn framing_of_rejections() {
+    let check = |status, fields: &str, expected| {
+        let bytes = alloc::format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
+        let (head, _) = read(bytes.as_bytes(), &[], Leniency::STRICT)
+            .unwrap()
+            .unwrap();
+        let line = StatusLine::parse(head.start_line(), Leniency::STRICT).unwrap();
+        assert_eq!(Framing::of_response(&head, line), expected, "{fields}");
+    };
+    use Framing::{Chunked, Length, UntilClose};
+    check(204, "Content-Length: 5\r\n", (Length(0), true));
+    check(304, "Transfer-Encoding: chunked\r\n", (Length(0), true));
+    check(403, "", (UntilClose, false));
+    check(403, "Content-Length: 0\r\n", (Length(0), true));
+    let most = "Content-Length: 9223372036854775807\r\n";
+    check(403, most, (Length(i64::MAX as u64), true));
+    let more = "Content-Length: 9223372036854775808\r\n";
+    check(403, more, (UntilClose, false));
+    check(403, "Content-Length: 5, 6\r\n", (UntilClose, false));
+    check(403, "Content-Length: 5,\r\n", (UntilClose, false));
+    check(403, "Transfer-Encoding: gzip, Chunked\r\n", (Chunked, true));
+    check(
+        403,
+        "Transfer-Encoding: chunked, gzip\r\n",
+        (UntilClose, false),
+    );
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+    check(403, both, (Chunked, false));
+    let two = "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n";
+    check(403, two, (UntilClose, false));
+}
+
 /// The grammar of section 3, read off it as directly as possible.
 fn is_target(text: &str) -> bool {
     let Some(colon) = text.rfind(':') else {

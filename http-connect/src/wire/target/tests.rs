@@ -44,6 +44,21 @@ fn verdicts() {
 }
 
 #[test]
+fn names_have_255_bytes_at_most() {
+    let label = "a".repeat(63);
+    let name = |last: usize| {
+        [&label, &label, &label, &"b".repeat(last)]
+            .map(|l| &**l)
+            .join(".")
+    };
+    assert_eq!(name(63).len(), 255);
+    assert!(Target::new(&name(63), 443).is_ok());
+    let name = alloc::format!("a.{}", name(62));
+    assert_eq!(name.len(), 256);
+    assert_eq!(Target::new(&name, 443), Err(TargetError::Host));
+}
+
+#[test]
 fn hosts_of_configuration_need_no_brackets() {
     assert_eq!(
         Target::new("::1", 80).unwrap().to_string(),
