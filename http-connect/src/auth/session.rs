@@ -58,6 +58,11 @@ pub struct DigestSent {
 }
 
 impl DigestSent {
+    #[cfg(test)]
+    pub(super) const fn key(&self) -> &HexDigest {
+        &self.key
+    }
+
     fn exchange(&self) -> Exchange<'_> {
         Exchange {
             hash: self.hash,

@@ -140,6 +140,25 @@ fn digest_vectors() {
     );
 }
 
+#[test]
+fn digests_match_whole_and_without_regard_to_case() {
+    for hash in [HashAlgorithm::Md5, HashAlgorithm::Sha256] {
+        let digest = ha1(hash, b"u", b"r", b"p");
+        let text = digest.as_str();
+        assert!(digest.matches(text) && digest.matches(&text.to_ascii_uppercase()));
+        assert!(!digest.matches(&text[1..]));
+        assert!(!digest.matches(&text[..text.len() - 1]));
+        for more in ["0", "\0"] {
+            assert!(!digest.matches(&alloc::format!("{text}{more}")));
+        }
+        for at in 0..text.len() {
+            let mut other = text.as_bytes().to_vec();
+            other[at] ^= 1;
+            assert!(!digest.matches(core::str::from_utf8(&other).unwrap()));
+        }
+    }
+}
+
 const CHALLENGE: &str =
     r#"Digest realm="r", nonce="n1", qop="auth,auth-int", algorithm=SHA-256, opaque="o\"p""#;
 
@@ -407,6 +426,19 @@ fn a_fresh_nonce_is_handed_out_at_half_time() {
     let value = both.request();
     assert!(value.contains("nc=00000001"));
     both.judge(&value, b"here").unwrap();
+
+    // A session is kept with its first nonce, by both sides.
+    let mut both = Both::new(Algorithm::SHA256.session());
+    both.now += Duration::from_secs(150);
+    let value = both.request();
+    let proof = both.judge(&value, b"here").unwrap();
+    assert!(!proof.info(b"").contains("nextnonce"));
+    let mut session = both.session.clone();
+    session.handle_info("nextnonce=\"other\"", b"");
+    let key = |session: &DigestSession| session.sent().unwrap().key().as_str().to_string();
+    let before = key(&session);
+    session.authorization(&mut both.rng, "CONNECT", "h:443", b"");
+    assert_eq!(key(&session), before);
 }
 
 // spec: DS-2.6-1, DS-2.6-2, DIG-3.3-1
@@ -559,6 +591,10 @@ fn sip_vectors() {
         let info = alloc::format!("rspauth=\"{rspauth}\"");
         assert_eq!(sent.check(&info, b""), InfoVerdict::Proven);
         assert_eq!(sent.check("rspauth=\"00\"", b""), InfoVerdict::Forged);
+        for odd in ["qop=foo", "rspauth=\"00\""] {
+            let odd = alloc::format!("{info},{odd}");
+            assert_eq!(sent.check(&odd, b""), InfoVerdict::Forged);
+        }
         assert_eq!(sent.check("nc=00000001", b""), InfoVerdict::Unproven);
     };
     let md5 = Some("81229e53a39090e48989e52aeccbff42");

@@ -744,6 +744,19 @@ fn each_class_of_status_has_its_meaning() {
     }
 }
 
+// spec: SEC-G-20
+#[test]
+fn foreign_texts_are_not_shown() {
+    let answer = b"HTTP/1.1 502 \x1b[31mx\r\nContent-Length: 6\r\n\r\ncanary";
+    let mut rig = Rig::new();
+    assert!(matches!(rig.input(b"HTTP/1.1 502 canary\r\n"), None));
+    assert!(!alloc::format!("{:?}", rig.client).contains("canary"));
+    // A control character in the reason ends it; a fine answer is shown by its numbers.
+    assert!(matches!(Rig::failed(answer), ConnectError::Head(_)));
+    let rejection = Rig::new().rejected(b"HTTP/1.1 502 x\r\nContent-Length: 6\r\n\r\ncanary");
+    assert!(!alloc::format!("{rejection:?}").contains("canary"));
+}
+
 // spec: PS-2.1-1
 #[test]
 fn proxy_status_of_a_rejection_is_readable() {
