@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod digest;
+mod edge;
 mod framing;
 mod outbox;
 mod route;
@@ -32,6 +33,11 @@ pub use ua::{
     KeepAlive, MAX_TRANSMIT, NewRequest, NextHop, Profile, Recovery, Refusal, Registration,
     RequestError, RequestFailure, RequestId, UserAgent, UserAgentConfig, UserAgentEvent,
     WithoutOutbound,
+};
+// The edge proxy.
+pub use edge::{
+    EdgeConfig, EdgeConfigError, EdgeEvent, EdgeFlowEnd, EdgeProxy, FlowToken, FlowTokenKeys,
+    ForgedToken, PcscfConfig, ServiceRouteCheck, Side,
 };
 // Shared words.
 pub use sans_io_time::Instant;

@@ -1,0 +1,182 @@
+//! What an edge proxy is told in the beginning.
+
+use core::time::Duration;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::transaction::Timings;
+use crate::wire::{Limits, ParseConfig, UriBuf, all, is_token};
+
+/// What a P-CSCF does beyond an edge proxy (3GPP TS 24.229 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PcscfConfig {
+    /// Flows without a registration get 403 for everything but REGISTER.
+    pub gate: bool,
+    /// Tells the registrar by `integrity-protected` how REGISTER was protected; what the client
+    /// says about it is removed.
+    pub integrity_protected: bool,
+    /// What happens to an initial request whose Route is not the Service-Route of its flow.
+    pub service_route: ServiceRouteCheck,
+    /// Names the registered identity in P-Asserted-Identity.
+    pub assert_identity: bool,
+}
+
+impl Default for PcscfConfig {
+    fn default() -> Self {
+        Self {
+            gate: true,
+            integrity_protected: true,
+            service_route: ServiceRouteCheck::Replace,
+            assert_identity: true,
+        }
+    }
+}
+
+/// See [`PcscfConfig::service_route`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceRouteCheck {
+    /// Not looked at.
+    Off,
+    /// 400.
+    Refuse,
+    /// Put right.
+    Replace,
+}
+
+/// How an [`EdgeProxy`](super::EdgeProxy) behaves.
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    /// The name of this proxy in Path, Record-Route and Via; routable for this instance alone.
+    pub host: String,
+    /// The port that goes with it, if not the default of the URI.
+    pub port: Option<u16>,
+    /// Further names by which this proxy is addressed in Route.
+    pub aliases: Vec<String>,
+    /// Where requests of clients go when no Route says otherwise; their request URI by default.
+    pub next_hop: Option<UriBuf>,
+    /// Key of the flow tokens; drawn from the seed by default. Keep it over restarts.
+    pub token_key: Option<[u8; 32]>,
+    /// Seconds between keep-alives asked of clients, in Flow-Timer and `keep`: 120. None asks for
+    /// nothing.
+    pub flow_timer: Option<u32>,
+    /// How much longer a flow may be silent before it counts as dead: 32 s.
+    pub flow_grace: Duration,
+    /// How long a flow may stay without a registration: 64 s.
+    pub unregistered_timeout: Duration,
+    /// Adds Path also for contacts without reg-id.
+    pub path_always: bool,
+    /// Adds `Require: path`, and refuses with 421 clients that do not offer Path.
+    pub require_path: bool,
+    /// Record-routes all dialogs of clients, whether they ask by `ob` or not.
+    pub record_route_always: bool,
+    /// Option tags understood in Proxy-Require.
+    pub proxy_extensions: Vec<String>,
+    /// Behaves as a P-CSCF.
+    pub pcscf: Option<PcscfConfig>,
+    /// Transaction timers.
+    pub timings: Timings,
+    /// What is accepted from registered clients and from the core.
+    pub parse: ParseConfig,
+    /// What is accepted before registration.
+    pub unregistered_limits: Limits,
+    /// Flows at a time: 10,000.
+    pub max_flows: usize,
+    /// Open server transactions: 1,024.
+    pub max_server_transactions: usize,
+    /// Open client transactions: 1,024.
+    pub max_client_transactions: usize,
+    /// Bytes that may wait for one flow: 262,144.
+    pub max_unsent: usize,
+    /// Datagrams that may wait: 1,024; the oldest is dropped.
+    pub max_datagrams: usize,
+}
+
+/// Why a configuration does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EdgeConfigError {
+    /// A name is not one that can stand in a URI.
+    #[error("host name")]
+    Host,
+    /// An option tag is not a token.
+    #[error("option tag")]
+    OptionTag,
+    /// A limit or a wait is zero.
+    #[error("limit or wait is zero")]
+    Zero,
+}
+
+impl EdgeConfig {
+    /// The defaults for a name.
+    pub fn new(host: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            port: None,
+            aliases: Vec::new(),
+            next_hop: None,
+            token_key: None,
+            flow_timer: Some(120),
+            flow_grace: Duration::from_secs(32),
+            unregistered_timeout: Duration::from_secs(64),
+            path_always: false,
+            require_path: false,
+            record_route_always: false,
+            proxy_extensions: Vec::new(),
+            pcscf: None,
+            timings: Timings::RFC3261,
+            parse: ParseConfig::default(),
+            unregistered_limits: Limits::UNAUTHENTICATED,
+            max_flows: 10_000,
+            max_server_transactions: 1024,
+            max_client_transactions: 1024,
+            max_unsent: 256 * 1024,
+            max_datagrams: 1024,
+        }
+    }
+
+    /// A P-CSCF on port 443: keep-alives every 60 s, Path always and required, everything
+    /// record-routed.
+    pub fn pcscf(host: impl Into<String>) -> Self {
+        Self {
+            flow_timer: Some(60),
+            path_always: true,
+            require_path: true,
+            record_route_always: true,
+            pcscf: Some(PcscfConfig::default()),
+            ..Self::new(host)
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), EdgeConfigError> {
+        let names = core::iter::once(&self.host).chain(&self.aliases);
+        for name in names {
+            if UriBuf::parse(alloc::format!("sip:{name}")).is_err() {
+                return Err(EdgeConfigError::Host);
+            }
+        }
+        if !self.proxy_extensions.iter().all(|tag| all(tag, is_token)) {
+            return Err(EdgeConfigError::OptionTag);
+        }
+        let zero = self.unregistered_timeout.is_zero()
+            || self.max_flows == 0
+            || self.max_server_transactions == 0
+            || self.max_client_transactions == 0
+            || self.max_unsent == 0
+            || self.max_datagrams == 0
+            || self.flow_timer == Some(0);
+        if zero {
+            Err(EdgeConfigError::Zero)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `host[:port]`.
+    pub(super) fn sent_by(&self) -> String {
+        match self.port {
+            Some(port) => alloc::format!("{}:{port}", self.host),
+            None => self.host.clone(),
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! The edge proxy: remembers which flow leads to which client, and is the only way to it (RFC 5626
+//! section 5, RFC 3261 section 16).
+
+mod config;
+mod flow;
+mod forward;
+mod pcscf;
+mod plan;
+mod respond;
+mod token;
+
+use core::net::SocketAddr;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use stun_proto::{FiveTuple, Path, Rng, StreamId, Transmit};
+
+pub use config::{EdgeConfig, EdgeConfigError, PcscfConfig, ServiceRouteCheck};
+pub use flow::{EdgeFlowEnd, Side};
+pub use token::{FlowToken, FlowTokenKeys, ForgedToken};
+
+use crate::Instant;
+use crate::framing::{DatagramKind, Frame, PONG, classify};
+use crate::time::{Clock, Timers};
+use crate::transaction::{
+    ClientEvent, ClientId, ClientTransactions, Outgoing, ServerId, ServerTransactions,
+};
+use crate::ua::{FlowAction, FlowId, FlowTarget};
+use crate::wire::{Aor, Message};
+use flow::{EdgeFlow, Waiting};
+use respond::Context;
+
+/// One name for each reason to wake up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A flow has been silent, or without registration, for too long.
+    Idle(FlowId),
+    /// A message is not complete.
+    Message(FlowId),
+    /// The registration of a flow runs out.
+    Registration(FlowId),
+}
+
+/// What the host may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdgeEvent {
+    /// A client has registered over this flow, or refreshed.
+    Registered {
+        /// The flow.
+        flow: FlowId,
+        /// Who.
+        aor: Aor,
+    },
+    /// The registration over this flow has ended.
+    Unregistered {
+        /// The flow.
+        flow: FlowId,
+    },
+    /// A flow is gone.
+    FlowEnded {
+        /// The flow.
+        flow: FlowId,
+        /// Why.
+        end: EdgeFlowEnd,
+    },
+    /// A response could not be delivered: the flow of its request is gone.
+    ResponseLost {
+        /// The flow.
+        flow: FlowId,
+    },
+}
+
+/// An edge proxy.
+///
+/// Clients are on the access side, everything else on the core side. The host accepts connections
+/// and hands their bytes in; connections to the core are asked for by
+/// [`poll_action`](Self::poll_action).
+#[derive(Debug)]
+pub struct EdgeProxy {
+    config: EdgeConfig,
+    rng: Rng,
+    clock: Clock,
+    timers: Timers<Timer>,
+    tokens: FlowTokenKeys,
+    /// Salt of the loop check.
+    loop_key: [u8; 16],
+    next_flow: u64,
+    next_serial: u64,
+    flows: BTreeMap<FlowId, EdgeFlow>,
+    by_tuple: BTreeMap<FiveTuple, FlowId>,
+    /// Flows to the core that were opened from here.
+    core: BTreeSet<FlowId>,
+    datagrams: VecDeque<(FiveTuple, Bytes)>,
+    clients: ClientTransactions,
+    servers: ServerTransactions,
+    contexts: BTreeMap<ServerId, Context>,
+    by_client: BTreeMap<ClientId, ServerId>,
+    /// Requests that wait for a flow to the core.
+    waiting: BTreeMap<FlowId, Vec<Waiting>>,
+    actions: VecDeque<FlowAction>,
+    events: VecDeque<EdgeEvent>,
+}
+
+impl EdgeProxy {
+    /// A proxy without flows. `seed` must come from a cryptographic source.
+    ///
+    /// # Errors
+    /// [`EdgeConfigError`].
+    pub fn new(config: EdgeConfig, seed: [u8; 32], now: Instant) -> Result<Self, EdgeConfigError> {
+        config.check()?;
+        let mut rng = Rng::from_seed(seed);
+        let tokens = match &config.token_key {
+            Some(key) => FlowTokenKeys::new(key),
+            None => FlowTokenKeys::random(&mut rng),
+        };
+        Ok(Self {
+            tokens,
+            loop_key: rng.bytes(),
+            // Serials of another boot must not come again.
+            next_serial: rng.u64(),
+            rng,
+            clock: Clock::new(now),
+            timers: Timers::new(),
+            next_flow: 1,
+            flows: BTreeMap::new(),
+            by_tuple: BTreeMap::new(),
+            core: BTreeSet::new(),
+            datagrams: VecDeque::new(),
+            clients: ClientTransactions::new(config.timings, config.max_client_transactions, now),
+            servers: ServerTransactions::new(config.timings, config.max_server_transactions, now),
+            contexts: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        })
+    }
+
+    /// The keys of the flow tokens, to be rotated.
+    pub const fn token_keys(&mut self) -> &mut FlowTokenKeys {
+        &mut self.tokens
+    }
+
+    /// The host has accepted a connection, TLS finished. `None` when there are as many flows as
+    /// allowed: close it.
+    pub fn flow_accepted(&mut self, now: Instant, at: FiveTuple, side: Side) -> Option<FlowId> {
+        let now = self.clock.advance(now);
+        if self.flows.len() >= self.config.max_flows {
+            return None;
+        }
+        Some(self.add_flow(now, side, None, Some(at)))
+    }
+
+    fn add_flow(
+        &mut self,
+        now: Instant,
+        side: Side,
+        target: Option<FlowTarget>,
+        at: Option<FiveTuple>,
+    ) -> FlowId {
+        let id = FlowId(self.next_flow);
+        self.next_flow = self.next_flow.saturating_add(1);
+        let serial = self.next_serial;
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let mut flow = EdgeFlow::new(side, target, serial);
+        if let Some(at) = at {
+            flow.open(at, &self.config, now);
+            if !at.transport.is_stream() {
+                self.by_tuple.insert(at, id);
+            }
+        }
+        self.flows.insert(id, flow);
+        self.touch(now, id);
+        id
+    }
+
+    /// The host has opened a connection to the core that [`FlowAction::OpenFlow`] asked for.
+    pub fn flow_opened(&mut self, now: Instant, flow: FlowId, at: FiveTuple) {
+        let now = self.clock.advance(now);
+        let Some(entry) = self.flows.get_mut(&flow).filter(|flow| flow.link.is_none()) else {
+            return;
+        };
+        entry.open(at, &self.config, now);
+        if !at.transport.is_stream() {
+            self.by_tuple.insert(at, flow);
+        }
+        for waiting in self.waiting.remove(&flow).unwrap_or_default() {
+            self.send_waiting(now, flow, waiting);
+        }
+        self.settle(now);
+    }
+
+    /// A flow broke, was closed by the other side, or could not be opened.
+    pub fn flow_failed(&mut self, now: Instant, flow: FlowId) {
+        let now = self.clock.advance(now);
+        self.end_flow(now, flow, EdgeFlowEnd::Closed);
+        self.settle(now);
+    }
+
+    /// Takes in bytes of a stream.
+    pub fn handle_flow_input(&mut self, now: Instant, flow: FlowId, mut data: &[u8]) {
+        let now = self.clock.advance(now);
+        if !data.is_empty() {
+            self.touch(now, flow);
+        }
+        loop {
+            let framer = self.flows.get_mut(&flow).and_then(EdgeFlow::framer);
+            let Some(frame) = framer.and_then(|framer| framer.next(now, &mut data)) else {
+                break;
+            };
+            self.handle_frame(now, flow, frame);
+        }
+        self.watch_message(flow);
+        self.settle(now);
+    }
+
+    /// Takes in a datagram of the access side, from whomever.
+    pub fn handle_datagram(&mut self, now: Instant, at: FiveTuple, data: &[u8]) {
+        let now = self.clock.advance(now);
+        let known = self.by_tuple.get(&at).copied();
+        match classify(data) {
+            DatagramKind::KeepAlive => {
+                if let Some(flow) = known {
+                    self.touch(now, flow);
+                }
+            }
+            DatagramKind::Stun => {
+                if let Some(flow) = known {
+                    self.touch(now, flow);
+                }
+                if let Some(answer) = flow::answer_binding(at, data) {
+                    self.push_datagram(at, answer);
+                }
+            }
+            DatagramKind::Sip => {
+                let limits = match known.and_then(|flow| self.flows.get(&flow)) {
+                    Some(flow) if flow.registration.is_some() => self.config.parse.limits,
+                    Some(_) | None => self.config.unregistered_limits,
+                };
+                let parse = crate::wire::ParseConfig {
+                    limits,
+                    ..self.config.parse
+                };
+                if let Ok(message) = Message::parse(data, &parse) {
+                    let flow = match known {
+                        Some(flow) => flow,
+                        // Only what looks like a request opens a flow.
+                        None if !message.is_request() => return,
+                        None if self.flows.len() >= self.config.max_flows => return,
+                        None => self.add_flow(now, Side::Access, None, Some(at)),
+                    };
+                    self.touch(now, flow);
+                    self.handle_message(now, flow, message);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    fn handle_frame(&mut self, now: Instant, flow: FlowId, frame: Frame) {
+        match frame {
+            Frame::Message(message) => self.handle_message(now, flow, message),
+            Frame::Ping => self.push(now, flow, Bytes::from_static(PONG)),
+            Frame::Pong => {}
+            Frame::Broken { error, message } => {
+                if let Some(message) = message {
+                    self.refuse_broken(now, flow, &message);
+                }
+                self.end_flow(now, flow, EdgeFlowEnd::Framing(error));
+            }
+        }
+    }
+
+    /// The flow lives: starts the wait for its next sign of life.
+    fn touch(&mut self, now: Instant, flow: FlowId) {
+        let Some(entry) = self.flows.get(&flow) else {
+            return;
+        };
+        let wait = match (&entry.registration, entry.side) {
+            (_, Side::Core) => return,
+            // Signs of life do not replace a registration.
+            (None, Side::Access) if self.timers.get(Timer::Idle(flow)).is_some() => return,
+            (None, Side::Access) => self.config.unregistered_timeout,
+            (Some(_), Side::Access) => match self.config.flow_timer {
+                None => {
+                    self.timers.disarm(Timer::Idle(flow));
+                    return;
+                }
+                Some(seconds) => core::time::Duration::from_secs(u64::from(seconds))
+                    .saturating_add(self.config.flow_grace),
+            },
+        };
+        self.timers.arm(Timer::Idle(flow), now, wait);
+    }
+
+    fn watch_message(&mut self, flow: FlowId) {
+        let framer = self.flows.get_mut(&flow).and_then(EdgeFlow::framer);
+        let deadline = framer.and_then(|framer| framer.poll_timeout());
+        self.timers.set(Timer::Message(flow), deadline);
+    }
+
+    fn path(&self, flow: FlowId) -> Option<Path> {
+        let at = self.flows.get(&flow)?.at?;
+        Some(if at.transport.is_stream() {
+            Path::Stream(StreamId(flow.0))
+        } else {
+            Path::Datagram(at)
+        })
+    }
+
+    fn push_datagram(&mut self, at: FiveTuple, bytes: Bytes) {
+        if self.datagrams.len() >= self.config.max_datagrams {
+            self.datagrams.pop_front();
+        }
+        self.datagrams.push_back((at, bytes));
+    }
+
+    fn push(&mut self, now: Instant, flow: FlowId, bytes: Bytes) {
+        let Some(entry) = self.flows.get_mut(&flow) else {
+            return;
+        };
+        let Some(at) = entry.at else {
+            return;
+        };
+        if !at.transport.is_stream() {
+            self.push_datagram(at, bytes);
+        } else if entry.out.push(bytes).is_err() {
+            self.end_flow(now, flow, EdgeFlowEnd::Unsent);
+        }
+    }
+
+    fn settle(&mut self, now: Instant) {
+        while let Some(Outgoing { path, bytes }) = self
+            .clients
+            .poll_transmit()
+            .or_else(|| self.servers.poll_transmit())
+        {
+            match path {
+                Path::Datagram(at) => self.push_datagram(at, bytes),
+                Path::Stream(StreamId(id)) if self.flows.contains_key(&FlowId(id)) => {
+                    self.push(now, FlowId(id), bytes);
+                }
+                // Nobody connects back to a client behind a NAT.
+                Path::Stream(StreamId(id)) => self
+                    .events
+                    .push_back(EdgeEvent::ResponseLost { flow: FlowId(id) }),
+            }
+        }
+    }
+
+    /// Ends a flow: requests towards it fail, and its token is dead.
+    fn end_flow(&mut self, now: Instant, flow: FlowId, end: EdgeFlowEnd) {
+        let path = self.path(flow);
+        let Some(entry) = self.flows.remove(&flow) else {
+            return;
+        };
+        for timer in [
+            Timer::Idle(flow),
+            Timer::Message(flow),
+            Timer::Registration(flow),
+        ] {
+            self.timers.disarm(timer);
+        }
+        if let Some(at) = entry.at {
+            self.by_tuple.remove(&at);
+        }
+        self.core.remove(&flow);
+        let lost = path.map(|path| self.clients.path_failed(path));
+        for client in lost.unwrap_or_default() {
+            self.branch_failed(now, client, entry.side == Side::Access);
+        }
+        for waiting in self.waiting.remove(&flow).unwrap_or_default() {
+            self.waiting_failed(now, waiting);
+        }
+        let stream = entry.at.is_none_or(|at| at.transport.is_stream());
+        if stream {
+            self.actions.push_back(FlowAction::CloseFlow { flow });
+        }
+        if entry.registration.is_some() {
+            self.events.push_back(EdgeEvent::Unregistered { flow });
+        }
+        self.events.push_back(EdgeEvent::FlowEnded { flow, end });
+    }
+
+    /// Takes in that it is `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock.advance(now);
+        while let Some(timer) = self.timers.expired(now) {
+            match timer {
+                Timer::Idle(flow) => self.end_flow(now, flow, EdgeFlowEnd::Idle),
+                Timer::Message(flow) => {
+                    let framer = self.flows.get_mut(&flow).and_then(EdgeFlow::framer);
+                    if let Some(frame) = framer.and_then(|framer| framer.handle_timeout(now)) {
+                        self.handle_frame(now, flow, frame);
+                    }
+                }
+                Timer::Registration(flow) => self.unregister(now, flow),
+            }
+        }
+        self.clients.handle_timeout(now);
+        while let Some(ClientEvent::TimedOut(client)) = self.clients.poll_event() {
+            self.branch_timed_out(now, client);
+        }
+        self.servers.handle_timeout(now);
+        while self.servers.poll_event().is_some() {}
+        let servers = &self.servers;
+        self.contexts.retain(|id, _| servers.request(*id).is_some());
+        self.settle(now);
+    }
+
+    fn unregister(&mut self, now: Instant, flow: FlowId) {
+        let config = &self.config;
+        if let Some(entry) = self.flows.get_mut(&flow)
+            && entry.registration.take().is_some()
+        {
+            entry.narrow(config);
+            self.timers.disarm(Timer::Registration(flow));
+            self.timers.disarm(Timer::Idle(flow));
+            self.events.push_back(EdgeEvent::Unregistered { flow });
+            self.touch(now, flow);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.timers.next(),
+            self.clients.poll_timeout(),
+            self.servers.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What the host must do next. A flow to the core is opened like one of a
+    /// [`UserAgent`](crate::UserAgent).
+    pub fn poll_action(&mut self) -> Option<FlowAction> {
+        self.actions.pop_front()
+    }
+
+    /// What the host may want to know next.
+    pub fn poll_event(&mut self) -> Option<EdgeEvent> {
+        self.events.pop_front()
+    }
+
+    /// The streams that have something to send.
+    pub fn writable(&self) -> impl Iterator<Item = FlowId> {
+        self.flows
+            .iter()
+            .filter(|(_, flow)| !flow.out.is_empty())
+            .map(|(id, _)| *id)
+    }
+
+    /// Writes the next datagram, or what any stream has to send, into `buf`. A stream is named by
+    /// the number of its flow.
+    ///
+    /// # Panics
+    /// When `buf` is shorter than a datagram; [`MAX_TRANSMIT`](crate::MAX_TRANSMIT) fits all.
+    pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
+        if let Some((at, bytes)) = self.datagrams.pop_front() {
+            assert!(bytes.len() <= buf.len(), "transmit buffer too small");
+            if let Some(slot) = buf.get_mut(..bytes.len()) {
+                slot.copy_from_slice(&bytes);
+            }
+            let (to, len) = (Path::Datagram(at), bytes.len());
+            return Some(Transmit { to, len });
+        }
+        let flow = self.writable().next()?;
+        let len = self.poll_flow(flow, buf)?;
+        let to = Path::Stream(StreamId(flow.0));
+        Some(Transmit { to, len })
+    }
+
+    /// Writes as much as fits of what this stream has to send into `buf`.
+    pub fn poll_flow(&mut self, flow: FlowId, buf: &mut [u8]) -> Option<usize> {
+        let len = self.flows.get_mut(&flow)?.out.take_stream(buf);
+        (len > 0).then_some(len)
+    }
+
+    /// How many flows there are.
+    pub fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whom the registration over a flow is of.
+    pub fn registered(&self, flow: FlowId) -> Option<&Aor> {
+        let registration = self.flows.get(&flow)?.registration.as_ref()?;
+        Some(&registration.aor)
+    }
+
+    fn remote(&self, flow: FlowId) -> Option<SocketAddr> {
+        Some(self.flows.get(&flow)?.at?.remote)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Responses on their way back (RFC 3261 section 16.7).
+
+use core::time::Duration;
+
+use alloc::string::String;
+
+use super::flow::FlowRegistration;
+use super::{EdgeEvent, EdgeProxy, Timer};
+use crate::Instant;
+use crate::transaction::{ClientId, ServerId};
+use crate::ua::FlowId;
+use crate::wire::{Editor, Message, Method, Name, Request, Response, StatusCode, Via};
+
+/// A request that was passed on: both its transactions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context {
+    pub(super) source: FlowId,
+    pub(super) client: Option<ClientId>,
+    /// A client registers.
+    pub(super) register: bool,
+    /// The client offers keep-alives in its Via.
+    pub(super) keep: bool,
+}
+
+impl EdgeProxy {
+    pub(super) fn handle_response(&mut self, now: Instant, flow: FlowId, response: &Response) {
+        let Some(path) = self.path(flow) else {
+            return;
+        };
+        // One that belongs to no request of ours is dropped (RFC 6026 section 7.2).
+        let Some(client) = self.clients.handle_response(now, path, response) else {
+            return;
+        };
+        let Some(&server) = self.by_client.get(&client) else {
+            return;
+        };
+        let code = response.code();
+        let success = code.is_success();
+        let goes_on = code.is_provisional() || success && *response.method() == Method::INVITE;
+        if !goes_on {
+            self.by_client.remove(&client);
+        }
+        if code == StatusCode::TRYING {
+            return;
+        }
+        let Some(context) = self.contexts.get(&server).copied() else {
+            return;
+        };
+        let Some(message) = self.returned(now, &context, server, response) else {
+            return;
+        };
+        // Fails when the other side has answered twice.
+        let _ = self.servers.respond(now, server, &message);
+        if self.servers.request(server).is_none() {
+            self.contexts.remove(&server);
+        }
+        let clients = &self.clients;
+        self.by_client
+            .retain(|client, _| clients.request(*client).is_some());
+    }
+
+    /// The response as the previous hop gets it.
+    fn returned(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        server: ServerId,
+        response: &Response,
+    ) -> Option<Message> {
+        let mut edit = response.edit().pop_first(Name::VIA);
+        if response.code() == StatusCode::SERVICE_UNAVAILABLE {
+            // It is not this proxy that is overloaded (section 16.7 step 6).
+            edit = edit.set_status(StatusCode::SERVER_ERROR);
+        }
+        if context.register && response.code().is_success() {
+            let request = self.servers.request(server).cloned()?;
+            self.note_registration(now, context.source, &request, response);
+            edit = self.ask_keep_alive(context, response, edit);
+        }
+        edit.finish().ok()
+    }
+
+    /// Tells the client how often to send keep-alives.
+    fn ask_keep_alive<'m>(
+        &self,
+        context: &Context,
+        response: &'m Response,
+        mut edit: Editor<'m>,
+    ) -> Editor<'m> {
+        let Some(seconds) = self.config.flow_timer else {
+            return edit;
+        };
+        let seconds = alloc::format!("{seconds}");
+        if response.has_tag(Name::REQUIRE, "outbound") {
+            edit = edit.set(Name::FLOW_TIMER, &seconds);
+        }
+        if context.keep {
+            let second = response.list(Name::VIA).nth(1);
+            let via = second.map(|via| Via::parse(via, &self.config.parse.limits));
+            if let Some(Ok(via)) = via {
+                edit = edit.replace_first(Name::VIA, &via.with_params(&[("keep", Some(&seconds))]));
+            }
+        }
+        edit
+    }
+
+    /// The registrar has accepted something that came over this flow.
+    fn note_registration(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        request: &Request,
+        response: &Response,
+    ) {
+        let limits = self.config.parse.limits;
+        if !request.has(Name::CONTACT) {
+            return;
+        }
+        let default = request.expires();
+        let removes = request.has_wildcard_contact()
+            || request.contacts(&limits).all(|contact| {
+                contact.is_ok_and(|contact| contact.expires().or(default) == Some(0))
+            });
+        if removes {
+            self.unregister(now, flow);
+            return;
+        }
+        let granted = response
+            .contacts(&limits)
+            .filter_map(|contact| contact.ok()?.expires().or(response.expires()))
+            .max()
+            .or(response.expires());
+        let to = request.to(&limits).ok().and_then(|to| to.uri.sip());
+        let (Some(granted), Some(to)) = (granted.filter(|granted| *granted > 0), to) else {
+            return;
+        };
+        let aor = to.aor();
+        let service_route = response
+            .routes(Name::SERVICE_ROUTE, &limits)
+            .filter_map(Result::ok)
+            .map(|route| String::from(route.as_str()))
+            .collect();
+        let Some(entry) = self.flows.get_mut(&flow) else {
+            return;
+        };
+        let first = entry.registration.is_none();
+        entry.registration = Some(FlowRegistration {
+            aor: aor.clone(),
+            identity: String::from(to.as_str()),
+            service_route,
+        });
+        if first {
+            entry.widen(&self.config);
+        }
+        self.timers.disarm(Timer::Idle(flow));
+        let granted = Duration::from_secs(u64::from(granted));
+        self.timers.arm(Timer::Registration(flow), now, granted);
+        self.touch(now, flow);
+        self.events.push_back(EdgeEvent::Registered { flow, aor });
+    }
+
+    /// A request could not be delivered: its flow is gone.
+    pub(super) fn branch_failed(&mut self, now: Instant, client: ClientId, to_client: bool) {
+        let Some(server) = self.by_client.remove(&client) else {
+            return;
+        };
+        // The registrar then tries another flow (RFC 5626 section 5.3.1); anything else counts as
+        // 503, which is not passed on.
+        let code = if to_client {
+            StatusCode::FLOW_FAILED
+        } else {
+            StatusCode::SERVER_ERROR
+        };
+        self.reply(now, server, &code.into());
+    }
+
+    /// A request was never answered. Only an INVITE is told so: for others it is too late (RFC
+    /// 4320 section 4.2).
+    pub(super) fn branch_timed_out(&mut self, now: Instant, client: ClientId) {
+        let Some(server) = self.by_client.remove(&client) else {
+            return;
+        };
+        let invite = self
+            .servers
+            .request(server)
+            .is_some_and(|request| *request.method() == Method::INVITE);
+        if invite {
+            self.reply(now, server, &StatusCode::REQUEST_TIMEOUT.into());
+        }
+    }
+}

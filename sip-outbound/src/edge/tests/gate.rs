@@ -1,0 +1,291 @@
+use super::*;
+
+fn pcscf() -> EdgeConfig {
+    EdgeConfig {
+        next_hop: config().next_hop,
+        ..EdgeConfig::pcscf("ep1.example.com")
+    }
+}
+
+// spec: MEM-5.2.2-3
+#[test]
+fn strangers_may_only_register() {
+    let mut bench = bench(pcscf());
+    bench.input(bench.client, text("INVITE", "sip:bob@far", ""));
+    assert_eq!(bench.code(bench.client), 403);
+    bench.input(
+        bench.client,
+        text("ACK", "sip:bob@far", "").replace("z9hG4bKACK", "z9hG4bKother"),
+    );
+    assert!(bench.sent.is_empty());
+    bench.register();
+    assert!(matches!(&bench.events[..], [EdgeEvent::Registered { .. }]));
+    bench.input(bench.client, text("MESSAGE", "sip:bob@far", ""));
+    assert!(bench.next().1.is_request());
+}
+
+// spec: MEM-5.2.2-1
+#[test]
+fn path_is_added_and_required() {
+    let mut bench = bench(pcscf());
+    bench.input(bench.client, register(1, ""));
+    let (_, request) = bench.next_request();
+    assert!(
+        request
+            .only(Name::PATH)
+            .unwrap()
+            .ends_with("@ep1.example.com;lr;ob>")
+    );
+    assert!(request.has_tag(Name::REQUIRE, "path"));
+}
+
+// spec: MEM-5.2.2-2
+#[test]
+fn how_a_register_was_protected_is_ours_to_say() {
+    let forwarded = |bench: &mut Bench, cseq: u32, response: &str| {
+        let row = alloc::format!(
+            "Authorization: Digest username=\"a,b\", integrity-protected=yes,response=\"{response}\",nc=00000001\r\n"
+        );
+        bench.input(bench.client, register(cseq, &row));
+        let (flow, request) = bench.next_request();
+        (
+            flow,
+            request.clone(),
+            String::from(request.only(Name::AUTHORIZATION).unwrap()),
+        )
+    };
+    let mut bench = bench(pcscf());
+    let (flow, request, value) = forwarded(&mut bench, 1, "");
+    assert_eq!(value, "Digest username=\"a,b\",response=\"\",nc=00000001");
+    bench.answer(flow, &request, 401, &[]);
+    bench.sent.clear();
+    let (flow, request, value) = forwarded(&mut bench, 2, "abc");
+    assert!(value.ends_with(",integrity-protected=\"tls-pending\""));
+    assert_eq!(value.matches("integrity").count(), 1);
+    bench.answer(
+        flow,
+        &request,
+        200,
+        &[("Contact", "<sip:alice@10.7.0.9:40112>;expires=60")],
+    );
+    bench.sent.clear();
+    let (_, _, value) = forwarded(&mut bench, 3, "abc");
+    assert!(value.ends_with(",integrity-protected=\"tls-yes\""));
+}
+
+// spec: MEM-5.2.6-1
+#[test]
+fn the_way_of_a_request_must_be_the_service_route() {
+    let routes = |check, rows: &str| {
+        let mut config = pcscf();
+        config.pcscf = Some(PcscfConfig {
+            service_route: check,
+            ..PcscfConfig::default()
+        });
+        let mut bench = bench(config);
+        bench.register();
+        bench.events.clear();
+        bench.input(bench.client, text("MESSAGE", "sip:bob@far", rows));
+        let (_, message) = bench.next();
+        if !message.is_request() {
+            return Err(());
+        }
+        assert_eq!(
+            message.only(Name::P_ASSERTED_IDENTITY),
+            Ok("<sip:alice@ims.example.com>")
+        );
+        assert!(!message.has(Name::P_PREFERRED_IDENTITY));
+        Ok(message
+            .list(Name::ROUTE)
+            .map(String::from)
+            .collect::<Vec<_>>())
+    };
+    let right = "Route: <sip:ep1.example.com;lr>, <sip:scscf.example.com;lr>\r\n";
+    let wrong = "Route: <sip:ep1.example.com;lr>, <sip:evil.example.com;lr>\r\nP-Preferred-Identity: <sip:boss@x>\r\nP-Asserted-Identity: <sip:boss@x>\r\n";
+    let scscf = alloc::vec![String::from("<sip:scscf.example.com;lr>")];
+    for check in [ServiceRouteCheck::Refuse, ServiceRouteCheck::Replace] {
+        assert_eq!(routes(check, right), Ok(scscf.clone()));
+    }
+    for rows in [wrong, ""] {
+        assert_eq!(routes(ServiceRouteCheck::Refuse, rows), Err(()));
+        assert_eq!(routes(ServiceRouteCheck::Replace, rows), Ok(scscf.clone()));
+    }
+    let off = routes(ServiceRouteCheck::Off, wrong).unwrap();
+    assert_eq!(off, ["<sip:evil.example.com;lr>"]);
+}
+
+// spec: OUT-5.4-1, SEED-2.2-3
+#[test]
+fn pings_are_answered_at_once() {
+    let mut bench = bench(config());
+    bench.input(bench.client, b"\r\n\r");
+    assert!(bench.sent.is_empty());
+    bench.input(bench.client, b"\n");
+    assert_eq!(bench.sent.remove(0), (bench.client, b"\r\n".to_vec()));
+}
+
+// spec: OUT-5.4-4, PRI-4-4
+#[test]
+fn a_silent_flow_dies_after_the_flow_timer_and_grace() {
+    let mut bench = bench(pcscf());
+    bench.register();
+    bench.run_to(50_000);
+    bench.input(bench.client, b"\r\n\r\n");
+    bench.run_to(50_000 + 91_999);
+    assert!(bench.edge.registered(bench.client).is_some());
+    bench.run_to(50_000 + 92_000);
+    assert!(bench.events.contains(&EdgeEvent::FlowEnded {
+        flow: bench.client,
+        end: EdgeFlowEnd::Idle
+    }));
+    assert!(
+        bench
+            .actions
+            .contains(&FlowAction::CloseFlow { flow: bench.client })
+    );
+    let mut bench = super::bench(config());
+    bench.register();
+    bench.run_to(151_999);
+    assert!(bench.edge.registered(bench.client).is_some());
+    bench.run_to(153_000);
+    assert!(bench.edge.registered(bench.client).is_none());
+}
+
+// spec: PRI-4-3
+#[test]
+fn an_unregistered_flow_is_closed_whatever_it_sends() {
+    let mut bench = bench(config());
+    for second in 1..64 {
+        bench.run_to(second * 1000);
+        bench.input(bench.client, b"\r\n\r\n");
+    }
+    assert!(
+        !bench
+            .events
+            .iter()
+            .any(|event| matches!(event, EdgeEvent::FlowEnded { .. }))
+    );
+    bench.run_to(64_000);
+    assert!(bench.events.contains(&EdgeEvent::FlowEnded {
+        flow: bench.client,
+        end: EdgeFlowEnd::Idle
+    }));
+}
+
+// spec: SEC-F-03, SEC-F-04
+#[test]
+fn a_client_may_send_more_and_slower_once_it_is_registered() {
+    let big = |n: usize| {
+        text("MESSAGE", "sip:bob@far", "").replace(
+            "Content-Length: 0\r\n\r\n",
+            &alloc::format!("Content-Length: {n}\r\n\r\n{}", "x".repeat(n)),
+        )
+    };
+    let mut bench0 = bench(config());
+    bench0.input(bench0.client, big(3000));
+    assert_eq!(bench0.code(bench0.client), 413);
+    assert!(matches!(
+        &bench0.events[..],
+        [EdgeEvent::FlowEnded {
+            end: EdgeFlowEnd::Framing(_),
+            ..
+        }]
+    ));
+    let mut bench1 = bench(config());
+    bench1.register();
+    bench1.input(bench1.client, big(3000));
+    assert_eq!(bench1.next().1.body().len(), 3000);
+    let mut bench2 = bench(config());
+    bench2.input(bench2.client, b"OPT");
+    bench2.run_to(10_000);
+    assert!(matches!(
+        &bench2.events[..],
+        [EdgeEvent::FlowEnded {
+            end: EdgeFlowEnd::Framing(_),
+            ..
+        }]
+    ));
+}
+
+// spec: SEC-G-05, PRI-4-2
+#[test]
+fn flows_are_counted_one_by_one_and_limited() {
+    let mut config = config();
+    config.max_flows = 1000;
+    let mut bench = bench(config);
+    for port in 0..998 {
+        assert!(
+            bench
+                .edge
+                .flow_accepted(at(0), tuple(port), Side::Access)
+                .is_some()
+        );
+    }
+    assert_eq!(
+        bench.edge.flow_accepted(at(0), tuple(1), Side::Access),
+        None
+    );
+    let at0 = FiveTuple {
+        transport: Transport::Udp,
+        ..tuple(4000)
+    };
+    bench
+        .edge
+        .handle_datagram(at(0), at0, text("OPTIONS", "sip:a@b", "").as_bytes());
+    bench.input(bench.client, text("OPTIONS", "sip:a@b", ""));
+    // There is no room for the flow to the core either.
+    assert_eq!(bench.code(bench.client), 503);
+    bench.run_to(64_000);
+    assert_eq!(bench.edge.flow_count(), 1);
+}
+
+#[test]
+fn the_end_of_a_registration_closes_the_gate() {
+    let mut bench0 = bench(pcscf());
+    bench0.register();
+    let removal = register(2, "Expires: 0\r\n");
+    bench0.input(bench0.client, removal);
+    let (flow, request) = bench0.next_request();
+    bench0.answer(flow, &request, 200, &[]);
+    assert_eq!(bench0.code(bench0.client), 200);
+    assert_eq!(bench0.edge.registered(bench0.client), None);
+    let mut bench1 = bench(EdgeConfig {
+        flow_timer: None,
+        ..pcscf()
+    });
+    bench1.register();
+    bench1.run_to(3_599_999);
+    assert!(bench1.edge.registered(bench1.client).is_some());
+    bench1.run_to(3_600_000);
+    assert!(bench1.edge.registered(bench1.client).is_none());
+    bench1.input(bench1.client, text("INVITE", "sip:bob@far", ""));
+    assert_eq!(bench1.code(bench1.client), 403);
+}
+
+// spec: SEC-G-19
+#[test]
+fn configurations_that_cannot_work_are_refused() {
+    let check = |change: &dyn Fn(&mut EdgeConfig)| {
+        let mut config = config();
+        change(&mut config);
+        EdgeProxy::new(config, [0; 32], at(0)).err()
+    };
+    assert_eq!(check(&|_| {}), None);
+    assert_eq!(
+        check(&|config| config.host = "a b".into()),
+        Some(EdgeConfigError::Host)
+    );
+    assert_eq!(check(&|config| config.host = "a;b".into()), None);
+    assert_eq!(
+        check(&|config| config.proxy_extensions.push("a b".into())),
+        Some(EdgeConfigError::OptionTag)
+    );
+    assert_eq!(
+        check(&|config| config.max_flows = 0),
+        Some(EdgeConfigError::Zero)
+    );
+    assert_eq!(
+        check(&|config| config.flow_timer = Some(0)),
+        Some(EdgeConfigError::Zero)
+    );
+}
