@@ -139,8 +139,8 @@ pub use agent::{
 };
 // Candidates.
 pub use candidate::{
-    Candidate, CandidateKind, ComponentId, RelayId, Route, is_usable_host, local_preferences,
-    pair_priority, priority,
+    Candidate, CandidateKind, ComponentId, InterfaceAddress, RelayId, Route, host_addresses,
+    is_usable_host, local_preferences, pair_priority, priority,
 };
 // Agent and gathering together.
 pub use session::{

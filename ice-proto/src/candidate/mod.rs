@@ -174,6 +174,42 @@ pub fn local_preferences(addresses: &[IpAddr]) -> Vec<u16> {
         .collect()
 }
 
+/// An address of this host, as its interfaces have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The number of its interface.
+    pub interface: u32,
+    /// It changes from time to time, so that nobody can be tracked by it (RFC 8981).
+    pub temporary: bool,
+}
+
+/// The addresses that become host candidates, in their order: usable ones
+/// ([`is_usable_host`]), and where there is a temporary IPv6 address, neither the lasting ones of
+/// the same interface and prefix nor any link-local ones (RFC 8445 section 5.1.1.1).
+pub fn host_addresses(all: &[InterfaceAddress], loopback: bool) -> Vec<IpAddr> {
+    let prefix = |ip: IpAddr| match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(u128::from(v6) >> 64),
+    };
+    let private: Vec<&InterfaceAddress> = all
+        .iter()
+        .filter(|a| a.temporary && a.ip.is_ipv6())
+        .collect();
+    let betrays = |it: &InterfaceAddress| {
+        let link_local = matches!(it.ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let trackable = private.iter().any(|private| {
+            private.interface == it.interface && prefix(private.ip) == prefix(it.ip)
+        });
+        it.ip.is_ipv6() && !it.temporary && (trackable || (link_local && !private.is_empty()))
+    };
+    all.iter()
+        .filter(|it| is_usable_host(it.ip, loopback) && !betrays(it))
+        .map(|it| it.ip)
+        .collect()
+}
+
 /// IPv4-compatible, IPv4-mapped and site-local addresses.
 const fn is_unfit(ip: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, ..] = ip.segments();

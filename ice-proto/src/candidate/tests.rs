@@ -1,3 +1,5 @@
+use alloc::string::ToString;
+
 use super::*;
 
 // spec: ICE-5.1.2.1-1, ICE-5.1.2.1-2, ICE-5.1.2-1
@@ -91,4 +93,36 @@ fn families_take_turns() {
     assert_eq!(order("666"), "666");
     assert_eq!(order("44446"), "64444");
     assert_eq!(order("466666"), "666664");
+}
+
+// spec: ICE-5.1.1.1-3
+#[test]
+fn a_temporary_address_hides_the_lasting_ones() {
+    let address = |ip: &str, interface, temporary| InterfaceAddress {
+        ip: ip.parse().unwrap(),
+        interface,
+        temporary,
+    };
+    let all = [
+        address("192.0.2.1", 1, false),
+        address("2001:db8:1::ee", 1, false),
+        address("2001:db8:1::5", 1, true),
+        address("2001:db8:2::7", 1, false),
+        address("2001:db8:1::8", 2, false),
+        address("fe80::1", 2, false),
+        address("127.0.0.1", 3, false),
+    ];
+    let chosen: Vec<String> = host_addresses(&all, false)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let expected = [
+        "192.0.2.1",
+        "2001:db8:1::5",
+        "2001:db8:2::7",
+        "2001:db8:1::8",
+    ];
+    assert_eq!(chosen, expected);
+    let lasting = [all[1], all[5]];
+    assert_eq!(host_addresses(&lasting, false).len(), 2);
 }
