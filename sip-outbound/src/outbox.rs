@@ -1,8 +1,10 @@
 //! Bytes that wait for the host to take them.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf as _, Bytes};
+
+use crate::ua::FlowId;
 
 /// There is no room for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,5 +92,42 @@ impl Outbox {
             slot.copy_from_slice(&unit);
         }
         Some(unit.len())
+    }
+}
+
+/// Closed streams of which something is left to write.
+const MAX_LEFT: usize = 64;
+
+/// What closed streams still have to send: an answer that says why, most of the time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leftovers(BTreeMap<FlowId, Outbox>);
+
+impl Leftovers {
+    /// Keeps what is left of a flow; of too many the oldest is dropped.
+    pub(crate) fn keep(&mut self, flow: FlowId, out: Outbox) {
+        if out.is_empty() {
+            return;
+        }
+        if self.0.len() >= MAX_LEFT {
+            self.0.pop_first();
+        }
+        self.0.insert(flow, out);
+    }
+
+    pub(crate) fn forget(&mut self, flow: FlowId) {
+        self.0.remove(&flow);
+    }
+
+    pub(crate) fn flows(&self) -> impl Iterator<Item = FlowId> {
+        self.0.keys().copied()
+    }
+
+    pub(crate) fn take(&mut self, flow: FlowId, buf: &mut [u8]) -> Option<usize> {
+        let out = self.0.get_mut(&flow)?;
+        let len = out.take_stream(buf);
+        if out.is_empty() {
+            self.0.remove(&flow);
+        }
+        (len > 0).then_some(len)
     }
 }

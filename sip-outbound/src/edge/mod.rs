@@ -23,6 +23,7 @@ pub use token::{FlowToken, FlowTokenKeys, ForgedToken};
 
 use crate::Instant;
 use crate::framing::{DatagramKind, Frame, PONG, classify};
+use crate::outbox::Leftovers;
 use crate::time::{Clock, Timers};
 use crate::transaction::{
     ClientEvent, ClientId, ClientTransactions, Outgoing, ServerId, ServerTransactions,
@@ -92,6 +93,7 @@ pub struct EdgeProxy {
     by_tuple: BTreeMap<FiveTuple, FlowId>,
     /// Flows to the core that were opened from here.
     core: BTreeSet<FlowId>,
+    leftovers: Leftovers,
     datagrams: VecDeque<(FiveTuple, Bytes)>,
     clients: ClientTransactions,
     servers: ServerTransactions,
@@ -127,6 +129,7 @@ impl EdgeProxy {
             flows: BTreeMap::new(),
             by_tuple: BTreeMap::new(),
             core: BTreeSet::new(),
+            leftovers: Leftovers::default(),
             datagrams: VecDeque::new(),
             clients: ClientTransactions::new(config.timings, config.max_client_transactions, now),
             servers: ServerTransactions::new(config.timings, config.max_server_transactions, now),
@@ -196,6 +199,7 @@ impl EdgeProxy {
     /// A flow broke, was closed by the other side, or could not be opened.
     pub fn flow_failed(&mut self, now: Instant, flow: FlowId) {
         let now = self.clock.advance(now);
+        self.leftovers.forget(flow);
         self.end_flow(now, flow, EdgeFlowEnd::Closed);
         self.settle(now);
     }
@@ -375,6 +379,9 @@ impl EdgeProxy {
         for waiting in self.waiting.remove(&flow).unwrap_or_default() {
             self.waiting_failed(now, waiting);
         }
+        if !matches!(end, EdgeFlowEnd::Closed | EdgeFlowEnd::Unsent) {
+            self.leftovers.keep(flow, entry.out);
+        }
         let stream = entry.at.is_none_or(|at| at.transport.is_stream());
         if stream {
             self.actions.push_back(FlowAction::CloseFlow { flow });
@@ -453,6 +460,7 @@ impl EdgeProxy {
             .iter()
             .filter(|(_, flow)| !flow.out.is_empty())
             .map(|(id, _)| *id)
+            .chain(self.leftovers.flows())
     }
 
     /// Writes the next datagram, or what any stream has to send, into `buf`. A stream is named by
@@ -477,8 +485,10 @@ impl EdgeProxy {
 
     /// Writes as much as fits of what this stream has to send into `buf`.
     pub fn poll_flow(&mut self, flow: FlowId, buf: &mut [u8]) -> Option<usize> {
-        let len = self.flows.get_mut(&flow)?.out.take_stream(buf);
-        (len > 0).then_some(len)
+        match self.flows.get_mut(&flow) {
+            Some(entry) => Some(entry.out.take_stream(buf)).filter(|len| *len > 0),
+            None => self.leftovers.take(flow, buf),
+        }
     }
 
     /// How many flows there are.

@@ -57,8 +57,8 @@ pub enum FlowAction {
         /// Where to.
         target: FlowTarget,
     },
-    /// Close a flow, or stop opening it, once what was polled is written. Nothing is to be
-    /// reported back.
+    /// Close a flow, or stop opening it, once everything that can still be polled for it is
+    /// written. Nothing is to be reported back.
     CloseFlow {
         /// The number of the flow.
         flow: FlowId,

@@ -30,7 +30,7 @@ pub use request::{NewRequest, NextHop, RequestError};
 
 use crate::Instant;
 use crate::framing::{DatagramKind, Frame, Framer, FramerConfig, PONG, Role, classify};
-use crate::outbox::Outbox;
+use crate::outbox::{Leftovers, Outbox};
 use crate::time::{Clock, Timers};
 use crate::transaction::{
     ClientEvent, ClientId, ClientTransactions, Outgoing, ServerEvent, ServerId, ServerTransactions,
@@ -89,6 +89,7 @@ pub struct UserAgent {
     requests: BTreeMap<RequestId, Pending>,
     by_client: BTreeMap<ClientId, RequestId>,
     accepted: BTreeMap<ServerId, Accepted>,
+    leftovers: Leftovers,
     actions: VecDeque<FlowAction>,
     events: VecDeque<UserAgentEvent>,
     phase: Phase,
@@ -134,6 +135,7 @@ impl UserAgent {
             requests: BTreeMap::new(),
             by_client: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            leftovers: Leftovers::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
             phase: Phase::Idle,
@@ -239,6 +241,7 @@ impl UserAgent {
     /// The host could not open a flow, or one it had opened broke.
     pub fn flow_failed(&mut self, now: Instant, flow: FlowId) {
         let now = self.clock.advance(now);
+        self.leftovers.forget(flow);
         let cause = match self.flows.get(&flow) {
             None => return,
             Some(entry) if entry.open.is_none() => FlowFailure::NotOpened,
@@ -390,9 +393,13 @@ impl UserAgent {
 
     /// Ends a flow: what ran over it is lost, and its registration is made anew.
     fn fail_flow(&mut self, now: Instant, flow: FlowId, cause: FlowFailure) {
-        let Some(entry) = self.close_flow(flow) else {
+        let Some(mut entry) = self.close_flow(flow) else {
             return;
         };
+        if let (FlowFailure::Framing(_), Some(open)) = (cause, &mut entry.open) {
+            let out = core::mem::replace(&mut open.out, Outbox::new(0));
+            self.leftovers.keep(flow, out);
+        }
         let lost = match &entry.open {
             Some(open) => self.clients.path_failed(open.path(flow)),
             None => Vec::new(),
@@ -478,6 +485,7 @@ impl UserAgent {
             .values()
             .filter(|flow| flow.open.as_ref().is_some_and(|open| !open.out.is_empty()))
             .map(|flow| flow.id)
+            .chain(self.leftovers.flows())
     }
 
     /// Writes what any flow has to send into `buf`; see [`poll_flow`](Self::poll_flow).
@@ -494,6 +502,9 @@ impl UserAgent {
     /// # Panics
     /// On a datagram flow when `buf` is shorter than the datagram, see [`MAX_TRANSMIT`].
     pub fn poll_flow(&mut self, flow: FlowId, buf: &mut [u8]) -> Option<usize> {
+        if !self.flows.contains_key(&flow) {
+            return self.leftovers.take(flow, buf);
+        }
         let open = self.open_mut(flow)?;
         let len = match open.link {
             Link::Stream(_) => Some(open.out.take_stream(buf)).filter(|len| *len > 0),

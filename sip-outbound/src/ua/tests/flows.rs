@@ -389,6 +389,7 @@ fn a_broken_stream_is_closed_and_a_bad_length_answered() {
         To: <sip:b@c>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n\r\n",
     );
     assert!(bench.closed(flows[0]));
+    assert!(bench.next().1.as_bytes().starts_with(b"SIP/2.0 400"));
 }
 
 fn datagram_bench() -> (Bench, FlowId) {
