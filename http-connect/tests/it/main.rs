@@ -13,5 +13,6 @@
 mod pair;
 mod random;
 mod reference;
+mod sim;
 mod traps;
 mod wire;
