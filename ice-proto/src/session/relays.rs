@@ -340,8 +340,18 @@ impl Session {
             client::Event::ChannelBound { .. }
             | client::Event::ChannelFailed { .. }
             | client::Event::Icmp { .. } => {}
-            // What a later version of the client says does not concern this one.
-            _ => {}
+            // What else a client says, now or later, is not about what a session asks of it.
+            client::Event::Challenged
+            | client::Event::TokenNeeded
+            | client::Event::FamilyReleased { .. }
+            | client::Event::PathChanged
+            | client::Event::PathChangeFailed { .. }
+            | client::Event::PathLost
+            | client::Event::ConnectionAttempt { .. }
+            | client::Event::ConnectionReady { .. }
+            | client::Event::ConnectionFailed { .. }
+            | client::Event::ConnectionClosed { .. }
+            | _ => {}
         }
         self.check_gathered(now);
     }

@@ -212,10 +212,14 @@ impl TurnHost {
         let mut input = data;
         while !input.is_empty() {
             let mut server = lock(&self.server);
-            if let Received::Data { peer, data } = server.handle_stream(now(), id, &mut input)
-                && let Some(relay) = lock(&self.relays).get(&peer.relay)
-            {
-                let _ = relay.socket.try_send_to(data, peer.peer);
+            match server.handle_stream(now(), id, &mut input) {
+                Received::Data { peer, data } => {
+                    if let Some(relay) = lock(&self.relays).get(&peer.relay) {
+                        let _ = relay.socket.try_send_to(data, peer.peer);
+                    }
+                }
+                Received::Consumed => {}
+                Received::NotMine => break,
             }
         }
         self.drain();
