@@ -744,12 +744,37 @@ fn each_class_of_status_has_its_meaning() {
     }
 }
 
+#[test]
+fn a_rejection_at_the_last_moment_is_no_timeout() {
+    let mut rig = Rig::new();
+    rig.now = Instant::ZERO + Duration::from_secs(29);
+    rig.input(b"HTTP/1.1 403 x\r\nContent-Length: 6\r\n\r\nabc");
+    rig.now += Duration::from_secs(1);
+    rig.client.handle_timeout(rig.now);
+    assert_eq!(rig.client.poll_event(), None);
+    assert_eq!(rig.rejected(b"def").body, b"abcdef");
+}
+
+#[test]
+fn a_handshake_is_forgotten_with_its_connection() {
+    let mut rig = Rig::new();
+    rig.input(&challenge(NTLM, THREE));
+    rig.token("dDE=");
+    let timeout = b"HTTP/1.1 408 x\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(rig.input(timeout), Some(ConnectEvent::Reconnect));
+    rig.connect();
+    assert_eq!(
+        rig.eof(),
+        Some(ConnectEvent::Failed(ConnectError::ProxyClosed))
+    );
+}
+
 // spec: SEC-G-20
 #[test]
 fn foreign_texts_are_not_shown() {
     let answer = b"HTTP/1.1 502 \x1b[31mx\r\nContent-Length: 6\r\n\r\ncanary";
     let mut rig = Rig::new();
-    assert!(matches!(rig.input(b"HTTP/1.1 502 canary\r\n"), None));
+    assert_eq!(rig.input(b"HTTP/1.1 502 canary\r\n"), None);
     assert!(!alloc::format!("{:?}", rig.client).contains("canary"));
     // A control character in the reason ends it; a fine answer is shown by its numbers.
     assert!(matches!(Rig::failed(answer), ConnectError::Head(_)));

@@ -756,6 +756,19 @@ fn a_side_that_never_closes_or_never_reads_is_cut_off() {
     assert_eq!(rig.record().ended, Ended::Undelivered);
     assert_eq!(rig.proxy.poll_timeout(), None);
 
+    // The side that has closed may vanish while its last bytes are on their way.
+    let mut rig = Rig::open(|_| {});
+    let taken = rig.proxy.handle_input(rig.now, Side::Client, b"x");
+    rig.proxy
+        .handle_unsent(rig.now, Side::Upstream, taken.forward);
+    rig.proxy.handle_eof(rig.now, Side::Client);
+    rig.proxy.handle_reset(rig.now, Side::Client);
+    rig.drain();
+    assert_eq!(rig.upstream, b"x");
+    rig.proxy.handle_reset(rig.now, Side::Client);
+    rig.drain();
+    assert_eq!(rig.events, []);
+
     let mut rig = Rig::open(|_| {});
     rig.proxy.handle_reset(rig.now, Side::Upstream);
     rig.drain();
@@ -857,6 +870,20 @@ fn each_step_has_its_deadline() {
     rig.wait(10);
     rig.actions.remove(0);
     rig.check_refusal(500);
+
+    // A step that is done has no deadline any more.
+    let mut rig = Rig::with(|config| config.authenticate = true);
+    rig.wait(9);
+    rig.send(Side::Client, NAME.as_bytes());
+    rig.wait(9);
+    let (user, info) = (None, None);
+    rig.auth(AuthVerdict::Allow { user, info });
+    rig.wait(14);
+    rig.resolve(&["192.88.1.1"]);
+    rig.wait(14);
+    rig.connected();
+    rig.wait(3600);
+    assert_eq!(rig.client, OK);
 
     let mut rig = Rig::open(|config| config.limits.idle_timeout = Some(Duration::from_secs(30)));
     rig.wait(29);
@@ -1039,6 +1066,11 @@ fn a_spliced_tunnel_gives_up_what_it_holds() {
     rig.drain();
     assert_eq!(rig.actions, []);
     assert_eq!(rig.record().ended, Ended::Spliced);
+    assert_eq!(rig.proxy.splice(now), Err(NotOpen));
+
+    // Too late when one side has closed: the host would not know.
+    let mut rig = Rig::open(|config| config.half_close = true);
+    rig.eof(Side::Client);
     assert_eq!(rig.proxy.splice(now), Err(NotOpen));
 }
 

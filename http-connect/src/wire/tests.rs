@@ -59,6 +59,14 @@ fn folded_lines_are_joined_by_a_space() {
     assert_eq!(words, ["1", "2", "3"]);
     assert!(!value.contains(['\r', '\n']));
     assert_eq!(head.first("B"), Some("4"));
+    // Each line counts from its own beginning.
+    let long = "B: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n".repeat(90);
+    let folds = "C: 1\r\n ".to_string() + &"x".repeat(7000) + "\r\n 2\r\n";
+    let bytes = alloc::format!("HTTP/1.1 200 OK\r\n{long}{folds}\r\n");
+    let (head, _) = read(bytes.as_bytes(), &[], Leniency::LENIENT)
+        .unwrap()
+        .unwrap();
+    assert_eq!(head.first("C").unwrap().len(), 7004);
     // The first line cannot be folded.
     let bytes = b"HTTP/1.1 200 OK\r\n x\r\n\r\n";
     assert_eq!(
