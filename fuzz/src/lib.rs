@@ -9,6 +9,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "stun")]
+pub mod binding;
 #[cfg(feature = "http")]
 pub mod connect;
 pub mod contract;

@@ -3,6 +3,11 @@
 use fuzz::sim::seeds;
 
 #[test]
+fn sim_stun() {
+    seeds("stun", 100, fuzz::binding::sim_stun);
+}
+
+#[test]
 fn sim_turn() {
     seeds("turn", 30, fuzz::turn::sim_turn);
 }

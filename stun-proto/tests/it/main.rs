@@ -8,4 +8,5 @@
 
 mod allocations;
 mod mutations;
+mod sim;
 mod vectors;
