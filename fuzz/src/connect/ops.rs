@@ -79,7 +79,7 @@ pub fn ops_connect_client(data: &[u8]) {
     let mut steps = 0;
     while !choices.is_spent() && steps < 200 {
         steps += 1;
-        now = now + choices.duration(core::time::Duration::from_secs(3));
+        now += choices.duration(core::time::Duration::from_secs(3));
         match choices.below(12) {
             0 => client.input(now, ClientIn::Connected),
             1 => client.input(now, ClientIn::Eof),
@@ -102,7 +102,7 @@ pub fn ops_connect_proxy(data: &[u8]) {
     let mut steps = 0;
     while !choices.is_spent() && steps < 200 {
         steps += 1;
-        now = now + choices.duration(core::time::Duration::from_secs(3));
+        now += choices.duration(core::time::Duration::from_secs(3));
         let side = if choices.chance(800) {
             Side::Client
         } else {

@@ -73,9 +73,11 @@ impl ClientNode {
             3 => TARGET.to_string(),
             _ => format!("{}:443", NAMES[0]),
         };
-        let mut config = ConnectConfig::default();
-        config.expect_tls = net.choices().chance(200);
-        config.proxy_connection = net.choices().flip();
+        let config = ConnectConfig {
+            expect_tls: net.choices().chance(200),
+            proxy_connection: net.choices().flip(),
+            ..ConnectConfig::default()
+        };
         let wrong = odd == 4;
         self.machine = Some(Checked::new("client", now, move || {
             let password = if wrong { "wrong" } else { "secret" };

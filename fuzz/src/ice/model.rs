@@ -63,6 +63,7 @@ fn part(dependence: Dependence, remote: &Address) -> Key {
 /// Everybody sends to every address known, learns the sources of what gets through, and answers.
 /// A pair works when a request gets through and its answer leaves from the address the request was
 /// sent to.
+#[expect(clippy::needless_range_loop, reason = "a peer is a number here")]
 pub fn direct_path(a: Reach, b: Reach) -> bool {
     let peers = [a, b];
     let server = Address {
@@ -101,7 +102,7 @@ pub fn direct_path(a: Reach, b: Reach) -> bool {
             }
         }
         for (from, to) in sent {
-            let (peer, other) = (from.owner, to.owner);
+            let other = to.owner;
             let live = peers[other] == Reach::Public
                 || admitted.contains(&(to.clone(), part(peers[other].filtering(), &from)));
             if !live {
@@ -111,7 +112,6 @@ pub fn direct_path(a: Reach, b: Reach) -> bool {
             if outside(other, &from) == to {
                 return true;
             }
-            let _ = peer;
         }
     }
     false

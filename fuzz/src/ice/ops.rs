@@ -77,7 +77,7 @@ pub fn ops_ice_session(data: &[u8]) {
     let mut steps = 0;
     while !choices.is_spent() && steps < 200 {
         steps += 1;
-        now = now + choices.duration(core::time::Duration::from_secs(8));
+        now += choices.duration(core::time::Duration::from_secs(8));
         let at = FiveTuple::udp(host, addr(choices.below(6)));
         let input = match choices.below(12) {
             0 => Some(SessionIn::Command(Command::Gather)),

@@ -85,7 +85,7 @@ pub fn ops_turn_client(data: &[u8]) {
     let mut steps = 0;
     while !choices.is_spent() && steps < 200 {
         steps += 1;
-        now = now + choices.duration(core::time::Duration::from_secs(100));
+        now += choices.duration(core::time::Duration::from_secs(100));
         let input = match choices.below(9) {
             0 => Some(ClientIn::Command(Command::Allocate(
                 AllocateOptions::default(),
@@ -148,7 +148,7 @@ pub fn ops_turn_server(data: &[u8]) {
     let mut steps = 0;
     while !choices.is_spent() && steps < 200 {
         steps += 1;
-        now = now + choices.duration(core::time::Duration::from_secs(100));
+        now += choices.duration(core::time::Duration::from_secs(100));
         let client = five_tuple(choices.below(3) as u8);
         let id = StreamId(choices.below(3));
         let input = match choices.below(9) {
