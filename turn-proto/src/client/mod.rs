@@ -6,8 +6,63 @@
 //!                      +---AllocateFailed-------+----------AllocationLost-----------+
 //! ```
 //! Events in capitals; the last one is terminal: afterwards the client says nothing any more, and
-//! a new one is made for the next attempt. [`Servers`] remembers meanwhile what was learned about a
-//! server. Refreshing allocation, permissions and channels happens by itself.
+//! a new one is made for the next attempt, from another local port. [`Servers`] remembers meanwhile
+//! what was learned about a server: how long to leave it alone, and where redirects may lead.
+//!
+//! # What happens by itself
+//! - The challenge is answered, a stale nonce renewed; one new nonce serves all requests under way.
+//! - The allocation is refreshed a minute before its end, permissions after 240 s in batches,
+//!   channels after 480 s. What fails is tried again with pauses from 5 s to a minute, but for
+//!   peers the server forbids; a refresh of the allocation until that has ended.
+//! - A channel keeps its number for as long as the server may know it by that, and 300 s more.
+//! - A silent datagram path is kept open every 25 s.
+//!
+//! # What the host does
+//! - Credentials do not change under an allocation: make a new client for new ones.
+//! - To race paths (RFC 8305), make one client for each and let them
+//!   [stop at the challenge](AllocateOptions::stop_at_challenge): the first that is challenged goes
+//!   on, the others are closed.
+//! - After a hard ICMP error ([`Client::handle_icmp_error`]) requests fail at once; a host that does
+//!   not believe them does not hand them in.
+//! - Data to peers without permission is an error; queueing it is up to who sends it.
+//!
+//! ```
+//! use stun_proto::{FiveTuple, Instant, Received};
+//! use turn_proto::client::{Action, Client, Event, MAX_TRANSMIT};
+//!
+//! /// What a host does after each input; then it waits for the next, or for the deadline.
+//! fn drive(client: &mut Client, mut send: impl FnMut(&[u8])) -> Option<Instant> {
+//!     let mut buf = [0; MAX_TRANSMIT];
+//!     while let Some(transmit) = client.poll_transmit(&mut buf) {
+//!         send(&buf[..transmit.len]); // to `transmit.to`
+//!     }
+//!     while let Some(action) = client.poll_action() {
+//!         match action {
+//!             Action::OpenStream { connection } => { let _ = connection; } // see RFC 6062
+//!             Action::CloseStream { id } => { let _ = id; }
+//!             _ => {}
+//!         }
+//!     }
+//!     while let Some(event) = client.poll_event() {
+//!         match event {
+//!             Event::Allocated { relayed, .. } => { let _ = relayed; } // tell the peers
+//!             Event::AllocateFailed { cause, retry_after, .. } => { let _ = (cause, retry_after); }
+//!             Event::AllocationLost { .. } | Event::Closed => {}
+//!             _ => {}
+//!         }
+//!     }
+//!     client.poll_timeout()
+//! }
+//!
+//! /// What it does with a datagram.
+//! fn datagram(client: &mut Client, now: Instant, at: FiveTuple, bytes: &[u8]) {
+//!     match client.handle_datagram(now, at, bytes) {
+//!         Received::Data { peer, data } => { let _ = (peer, data); } // for the application
+//!         Received::Consumed => {}
+//!         Received::NotMine => {} // ICE, DTLS, QUIC ... on the same socket
+//!     }
+//! }
+//! ```
 
 mod allocation;
 mod channels;
