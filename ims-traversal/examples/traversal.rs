@@ -369,7 +369,7 @@ fn description(told: &Mutex<Told>) -> Result<RemoteDescription> {
         streams: vec![RemoteStream {
             candidates: candidates.collect::<Result<_, _>>()?,
             complete: true,
-            skipped: 0,
+            ..RemoteStream::default()
         }],
     })
 }
