@@ -7,6 +7,7 @@ mod digest;
 mod edge;
 mod framing;
 mod outbox;
+mod registrar;
 mod route;
 mod time;
 mod transaction;
@@ -38,6 +39,11 @@ pub use ua::{
 pub use edge::{
     EdgeConfig, EdgeConfigError, EdgeEvent, EdgeFlowEnd, EdgeProxy, FlowToken, FlowTokenKeys,
     ForgedToken, PcscfConfig, ServiceRouteCheck, Side,
+};
+// The registrar.
+pub use registrar::{
+    BindingId, KeyAnswer, Next, RegisterStep, Registrar, RegistrarConfig, RegistrarConfigError,
+    RegistrarEvent, Target, Targets, Ticket,
 };
 // Shared words.
 pub use sans_io_time::Instant;

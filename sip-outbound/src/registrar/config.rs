@@ -1,0 +1,108 @@
+//! What a registrar is told in the beginning.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use http_connect::auth::{DigestConfigError, DigestServerConfig};
+
+use crate::wire::{ParseConfig, UriBuf, ValueError};
+
+/// How a [`Registrar`](super::Registrar) behaves.
+#[derive(Clone, Debug)]
+pub struct RegistrarConfig {
+    /// The domains that are served.
+    pub domains: Vec<String>,
+    /// Challenges; none lets everybody in, for registrars behind something that has asked already.
+    pub digest: Option<DigestServerConfig>,
+    /// Shortest time granted, in seconds: 60.
+    pub min_expires: u32,
+    /// Longest time granted, in seconds: 3,600.
+    pub max_expires: u32,
+    /// Time granted when none is asked for, in seconds: 3,600.
+    pub default_expires: u32,
+    /// Returned in every 2xx (RFC 3608).
+    pub service_route: Vec<UriBuf>,
+    /// Returns GRUUs to clients that ask for them. On.
+    pub gruu: bool,
+    /// Flow-Timer for clients that are connected directly, in seconds.
+    pub flow_timer: Option<u32>,
+    /// Counts `ob` in any Path value, not only in that of the first hop. Off.
+    pub accept_ob_anywhere: bool,
+    /// Accepts Path from proxies of clients that do not offer it. Off.
+    pub accept_unoffered_path: bool,
+    /// What is accepted.
+    pub parse: ParseConfig,
+    /// Bindings of one address of record: 10; more are refused with 403.
+    pub max_bindings: usize,
+    /// Bindings in all: 100,000; more are refused with 503.
+    pub max_total: usize,
+    /// Path values of a request: 8.
+    pub max_path: usize,
+    /// Requests that wait for the host to look a key up: 256; more are refused with 503.
+    pub max_pending: usize,
+}
+
+/// Why a configuration does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistrarConfigError {
+    /// There is no domain, or one that cannot stand in a URI.
+    #[error("domain")]
+    Domain,
+    /// Times contradict each other.
+    #[error("contradictory times")]
+    Expires,
+    /// A limit is zero.
+    #[error("limit is zero")]
+    Zero,
+    /// The challenges cannot be made.
+    #[error(transparent)]
+    Digest(#[from] DigestConfigError),
+}
+
+impl RegistrarConfig {
+    /// The defaults for a domain, with a realm of the same name.
+    pub fn new(domain: impl Into<String>) -> Self {
+        let domain = domain.into();
+        Self {
+            digest: Some(DigestServerConfig::new(domain.clone())),
+            domains: alloc::vec![domain],
+            min_expires: 60,
+            max_expires: 3600,
+            default_expires: 3600,
+            service_route: Vec::new(),
+            gruu: true,
+            flow_timer: None,
+            accept_ob_anywhere: false,
+            accept_unoffered_path: false,
+            parse: ParseConfig::default(),
+            max_bindings: 10,
+            max_total: 100_000,
+            max_path: 8,
+            max_pending: 256,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), RegistrarConfigError> {
+        let good = |domain: &String| -> Result<UriBuf, ValueError> {
+            UriBuf::parse(alloc::format!("sip:{domain}"))
+        };
+        if self.domains.is_empty() || !self.domains.iter().all(|domain| good(domain).is_ok()) {
+            return Err(RegistrarConfigError::Domain);
+        }
+        let times = 0 < self.min_expires
+            && self.min_expires <= self.default_expires
+            && self.default_expires <= self.max_expires;
+        if !times {
+            return Err(RegistrarConfigError::Expires);
+        }
+        if self.max_bindings == 0
+            || self.max_total == 0
+            || self.max_path == 0
+            || self.max_pending == 0
+        {
+            return Err(RegistrarConfigError::Zero);
+        }
+        Ok(())
+    }
+}
