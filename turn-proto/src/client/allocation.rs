@@ -68,7 +68,12 @@ impl AllocateOptions {
         let over_udp = matches!(path, Path::Datagram(_));
         let for_udp = self.dont_fragment || self.even_port.is_some() || self.reservation.is_some();
         let tcp = self.protocol == RelayProtocol::Tcp;
-        let contradiction = (self.additional_v6 && twice)
+        // A Refresh with this lifetime would delete the allocation.
+        let none = self
+            .lifetime
+            .is_some_and(|lifetime| lifetime.as_secs() == 0);
+        let contradiction = none
+            || (self.additional_v6 && twice)
             || (self.reservation.is_some() && chosen)
             || (tcp && (over_udp || for_udp || self.additional_v6));
         if contradiction {

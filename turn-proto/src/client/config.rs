@@ -130,7 +130,7 @@ pub struct AllocateOptions {
     /// A second relayed address, of IPv6 (RFC 8656 section 7.1). Excludes `family`,
     /// `reservation`, and an `even_port` that reserves.
     pub additional_v6: bool,
-    /// The lifetime to ask for; the server decides when `None`.
+    /// The lifetime to ask for, at least 1 s; the server decides when `None`.
     pub lifetime: Option<Duration>,
     /// An even port, and with `true` the next one reserved as well.
     pub even_port: Option<bool>,

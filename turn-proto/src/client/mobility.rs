@@ -20,6 +20,11 @@ impl Core {
         if !active || self.ticket.is_none() || same {
             return Err(ClientError::State);
         }
+        // The user name has been promised not to be seen.
+        let exposed = self.config.private_username && !transport.is_secure();
+        if exposed && self.link.transport.is_secure() {
+            return Err(ClientError::Options);
+        }
         if let Some(link) = self.candidate.take() {
             self.transactions.fail_path(link.path);
         }

@@ -315,7 +315,8 @@ impl Client {
     /// follows, and until then the old path stays in use (RFC 8016).
     ///
     /// # Errors
-    /// [`ClientError::State`] without ticket, or when the path is the one in use.
+    /// [`ClientError::State`] without ticket, or when the path is the one in use;
+    /// [`ClientError::Options`] when it would show a private user name.
     pub fn path_changed(
         &mut self,
         now: Instant,

@@ -380,6 +380,10 @@ fn contradicting_options_are_refused() {
     let tcp = RelayProtocol::Tcp;
     let bad = [
         AllocateOptions {
+            lifetime: Some(Duration::from_millis(999)),
+            ..none
+        },
+        AllocateOptions {
             family: v4,
             reservation: Some([1; 8]),
             ..none

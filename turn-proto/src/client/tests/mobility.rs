@@ -211,6 +211,24 @@ fn a_server_that_forbids_tickets_is_asked_without() {
     assert_eq!(moved, Err(ClientError::State));
 }
 
+// spec: TURN-21.1.6-1
+#[test]
+fn a_private_username_does_not_move_into_the_open() {
+    let mut rig = mobile(Path::Stream(StreamId(1)), Transport::Tls);
+    let private = ClientConfig {
+        private_username: true,
+        ..config()
+    };
+    rig.client.core.config = private;
+    let moved = rig
+        .client
+        .path_changed(rig.now, udp_path(50000), Transport::Udp);
+    assert_eq!(moved, Err(ClientError::Options));
+    rig.client
+        .path_changed(rig.now, Path::Stream(StreamId(2)), Transport::Tls)
+        .unwrap();
+}
+
 #[test]
 fn a_second_change_replaces_the_first() {
     let mut rig = mobile(udp_path(40000), Transport::Udp);
