@@ -13,7 +13,7 @@ use stun_proto::Transport;
 
 use super::*;
 use crate::framing::{Framer, FramerConfig, Role};
-use crate::wire::{Builder, Limits, Name, ParseConfig, Request, Response, StatusCode};
+use crate::wire::{Builder, Limits, Name, Request, Response, StatusCode};
 
 fn at(ms: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(ms)

@@ -629,11 +629,11 @@ fn nobody_registers_without_the_password() {
         );
     }
     let right = authorize(&first, &mut rng, "secret");
-    let mut attempt = |registrar: &mut Registrar,
-                       secs,
-                       flow,
-                       row: &str,
-                       answer: &dyn Fn(HashAlgorithm) -> KeyAnswer| {
+    let attempt = |registrar: &mut Registrar,
+                   secs,
+                   flow,
+                   row: &str,
+                   answer: &dyn Fn(HashAlgorithm) -> KeyAnswer| {
         let request = request("c", 2, 1, &alloc::format!("{contact}{row}"));
         match registrar.handle_register(at(secs), Some(FlowId(flow)), &request) {
             RegisterStep::Respond(message) => Response::check(message, &Limits::DEFAULT).unwrap(),

@@ -9,9 +9,7 @@ use stun_proto::{FiveTuple, StreamId};
 
 use super::*;
 use crate::Instant;
-use crate::wire::{
-    Builder, Limits, Message, Method, Name, ParseConfig, Request, Response, StatusCode,
-};
+use crate::wire::{Builder, Limits, Message, Name, ParseConfig, Request, Response, StatusCode};
 
 const TCP: Path = Path::Stream(StreamId(1));
 

@@ -1,4 +1,8 @@
-#![allow(clippy::arithmetic_side_effects, reason = "test code")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "test code"
+)]
 
 mod calls;
 mod flows;
