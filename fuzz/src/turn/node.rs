@@ -50,6 +50,8 @@ pub(crate) struct ServerNode {
     pub(super) model: Model,
     pub(super) next_port: u16,
     pub(crate) healed: bool,
+    /// While there are faults, a relay may take too long to open.
+    pub(crate) slow_relays: bool,
 }
 
 pub(super) fn new_server(choices: &mut Choices, now: Instant) -> Checked<ServerMachine> {
@@ -81,6 +83,7 @@ impl ServerNode {
             model: Model::default(),
             next_port: 49_152,
             healed: false,
+            slow_relays: true,
         }
     }
 
@@ -135,7 +138,7 @@ impl ServerNode {
             }
             ServerOut::Action(Action::OpenRelay { relay, .. }) => {
                 let after = match net.choices().below(30) {
-                    0 if !self.healed => Duration::from_secs(6),
+                    0 if !self.healed && self.slow_relays => Duration::from_secs(6),
                     _ => net.choices().duration(Duration::from_millis(50)),
                 };
                 net.alarm(self.host, after, relay.0);
