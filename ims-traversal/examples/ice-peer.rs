@@ -350,6 +350,7 @@ fn stream_opener(args: &Args) -> Result<OpenStream> {
         let target = Target::new(plain, wanted.remote.port()).map_err(|e| e.to_string())?;
         let policy = AuthPolicy {
             basic: Allow::Always,
+            md5: Allow::Always,
             ..AuthPolicy::default()
         };
         let hop = ProxyHop {
