@@ -21,6 +21,7 @@ use http_connect::{Ended, Prefix, ProxyConfig, Record};
 use serde_json::json;
 
 use common::http_proxy::{self, Users};
+use common::say;
 
 /// An HTTP proxy that opens CONNECT tunnels and nothing else.
 #[derive(Debug, Parser)]
@@ -66,18 +67,9 @@ fn prefix(text: &str) -> Result<Prefix, String> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let mut passwords = HashMap::new();
-    let file = match &args.users {
-        Some(file) => std::fs::read_to_string(file)
-            .with_context(|| format!("users file {}", file.display()))?,
-        None => String::new(),
-    };
-    for line in args.user.iter().map(String::as_str).chain(file.lines()) {
-        if !line.trim().is_empty() {
-            let (name, password) = line.split_once(':').context("a user is NAME:PASSWORD")?;
-            passwords.insert(name.to_owned(), password.to_owned());
-        }
-    }
+    let passwords: HashMap<_, _> = common::users(&args.user, args.users.as_deref())?
+        .into_iter()
+        .collect();
     for at in &args.listen {
         let both = !args.basic && !args.digest;
         let (basic, digest) = (args.basic || both, args.digest || both);
@@ -106,13 +98,6 @@ async fn main() -> Result<()> {
     }
     tokio::signal::ctrl_c().await?;
     Ok(())
-}
-
-fn say(line: &str) {
-    use std::io::Write as _;
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }
 
 fn report(json: bool, from: SocketAddr, record: &Record) {

@@ -16,7 +16,6 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,9 +38,9 @@ use turn_proto::server::{ServerConfig, StaticUsers};
 
 use common::http_proxy::{self, Users};
 use common::network::Network;
-use common::now;
 use common::peer::{Hop, OpenStream, Peer, PeerConfig, PeerOutput, Summary, WantedStream};
 use common::turn::TurnHost;
+use common::{now, say};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TURN_NAME: &str = "turn.example";
@@ -218,12 +217,6 @@ struct Outcome {
     pair: String,
     transport: String,
     summaries: [Summary; 2],
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }
 
 #[tokio::main]

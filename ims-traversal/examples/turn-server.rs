@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use turn_proto::policy::{Prefix, Preset};
 use turn_proto::server::{Event, ServerConfig, StaticUsers};
 
+use common::say;
 use common::turn::{Notice, TurnHost};
 
 /// Which peers may be reached where the lists say nothing.
@@ -89,13 +90,6 @@ struct Args {
     /// Prints JSON lines instead of text.
     #[arg(long)]
     json: bool,
-}
-
-fn say(line: &str) {
-    use std::io::Write as _;
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }
 
 #[tokio::main]
@@ -178,16 +172,8 @@ fn config(args: &Args) -> ServerConfig {
 
 fn users(args: &Args) -> Result<StaticUsers> {
     let mut users = StaticUsers::new(args.realm.clone());
-    let file = match &args.users {
-        Some(file) => std::fs::read_to_string(file)
-            .with_context(|| format!("users file {}", file.display()))?,
-        None => String::new(),
-    };
-    for line in args.user.iter().map(String::as_str).chain(file.lines()) {
-        if !line.trim().is_empty() {
-            let (name, password) = line.split_once(':').context("a user is NAME:PASSWORD")?;
-            users.add(name, password);
-        }
+    for (name, password) in common::users(&args.user, args.users.as_deref())? {
+        users.add(&name, &password);
     }
     Ok(users)
 }

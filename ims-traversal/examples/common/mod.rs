@@ -9,9 +9,11 @@ pub mod stream;
 pub mod tls;
 pub mod turn;
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use stun_proto::Instant;
 
 static START: OnceLock<std::time::Instant> = OnceLock::new();
@@ -40,4 +42,29 @@ pub fn seed() -> [u8; 32] {
 /// Seconds with three digits, for traces.
 pub fn seconds(duration: Duration) -> String {
     format!("{:.3}", duration.as_secs_f64())
+}
+
+/// Prints a line at once, whoever reads it.
+pub fn say(line: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// Users from the command line and from a file with one NAME:PASSWORD in each line.
+pub fn users(given: &[String], file: Option<&Path>) -> Result<Vec<(String, String)>> {
+    let text = match file {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("users file {}", file.display()))?,
+        None => String::new(),
+    };
+    let lines = given.iter().map(String::as_str).chain(text.lines());
+    lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| {
+            let (name, password) = line.split_once(':').context("a user is NAME:PASSWORD")?;
+            Ok((name.to_owned(), password.to_owned()))
+        })
+        .collect()
 }
