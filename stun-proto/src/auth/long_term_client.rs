@@ -129,6 +129,8 @@ pub struct LongTermClient {
     third_party: Option<(String, Key)>,
     prefer_sha256: bool,
     lenient_errors: bool,
+    open_servers: bool,
+    expects_challenge: bool,
     challenge: Option<Challenge>,
     generations: u32,
     /// The best password algorithm the server has ever been taken up on.
@@ -144,6 +146,8 @@ impl LongTermClient {
             third_party: None,
             prefer_sha256: false,
             lenient_errors: false,
+            open_servers: false,
+            expects_challenge: false,
             challenge: None,
             generations: 0,
             strongest: None,
@@ -171,6 +175,23 @@ impl LongTermClient {
     #[must_use]
     pub const fn lenient_errors(mut self) -> Self {
         self.lenient_errors = true;
+        self
+    }
+
+    /// Believes a server that answers without asking for credentials although there are some. By
+    /// default such a success counts as never received: anybody on the way could have sent it, and
+    /// every answer after it as well.
+    #[must_use]
+    pub const fn open_servers(mut self) -> Self {
+        self.open_servers = true;
+        self
+    }
+
+    /// Believes no success to a request without credentials even before there are some, because a
+    /// [third party's key](Self::set_third_party_key) will come.
+    #[must_use]
+    pub const fn expect_challenge(mut self) -> Self {
+        self.expects_challenge = true;
         self
     }
 
@@ -287,7 +308,15 @@ impl LongTermClient {
             return Judgement::Discard(Discarded::HiddenAlgorithms);
         }
         if self.challenge.is_none() || auth.generation == 0 {
-            return Judgement::Accept;
+            // Errors to such a request cannot be protected; a success must not be needed.
+            let doubtful = response.class() == Class::Success
+                && !self.open_servers
+                && (self.expects_challenge || self.username().is_some());
+            return if doubtful {
+                Judgement::Discard(Discarded::Integrity { code: None })
+            } else {
+                Judgement::Accept
+            };
         }
         if self.proves(auth, response) {
             auth.stale = 0;

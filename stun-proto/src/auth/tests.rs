@@ -782,6 +782,39 @@ fn unprotected_errors_leave_a_hint_and_nothing_else() {
     }
 }
 
+// spec: SEC-C-01, SEC-S-06
+#[test]
+fn a_success_before_the_challenge_is_believed_only_if_that_was_asked_for() {
+    let success = write(|buf| Writer::new(buf, BINDING.success(), id(2)).finish());
+    let error = write(|buf| {
+        Writer::new(buf, BINDING.error(), id(2))
+            .attribute(&ErrorCode::new(500))
+            .finish()
+    });
+    let judged = |mut client: LongTermClient, bytes: &[u8]| {
+        let mut auth = RequestAuth::default();
+        request(&client, &mut auth, 2);
+        judge(&mut client, &mut auth, bytes)
+    };
+    let doubted = Judgement::Discard(Discarded::Integrity { code: None });
+    let none = LongTermClient::new(None);
+    assert_eq!(judged(client(), &success), doubted);
+    assert_eq!(judged(client().open_servers(), &success), Judgement::Accept);
+    assert_eq!(judged(none.clone(), &success), Judgement::Accept);
+    assert_eq!(judged(none.clone().expect_challenge(), &success), doubted);
+    let mut token = none.clone();
+    token.set_third_party_key("kid", Key::from_bytes(b"key"));
+    assert_eq!(judged(token, &success), doubted);
+    // An error to such a request cannot be protected.
+    for client in [client(), client().open_servers(), none] {
+        assert_eq!(judged(client, &error), Judgement::Accept);
+    }
+    // What answers a request of before the challenge late proves nothing either.
+    let (mut client, _) = challenged(&server(), at(0));
+    let mut early = RequestAuth::default();
+    assert_eq!(judge(&mut client, &mut early, &success), doubted);
+}
+
 // spec: STUN-9.2-3, STUN-6.3.2-1, SEC-S-05
 #[test]
 fn the_server_answers_nothing_but_requests() {

@@ -205,6 +205,9 @@ impl BindingClient {
             Authentication::LongTerm(credentials) => {
                 Auth::LongTerm(LongTermClient::new(Some(credentials.clone())))
             }
+            Authentication::LongTermIfAsked(credentials) => {
+                Auth::LongTerm(LongTermClient::new(Some(credentials.clone())).open_servers())
+            }
         };
         Ok(Self {
             rng: Rng::from_seed(seed),

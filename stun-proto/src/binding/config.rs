@@ -18,8 +18,11 @@ pub enum Authentication {
     None,
     /// With a password of the session (RFC 8489 section 9.1).
     ShortTerm(ShortTermClient),
-    /// With user name and password, when the server asks for them (section 9.2).
+    /// With user name and password, once the server has asked for them (section 9.2). A success
+    /// without counts as never received.
     LongTerm(Credentials),
+    /// The same, but a server that does not ask is believed, and with it anybody on the way.
+    LongTermIfAsked(Credentials),
 }
 
 // deviates: STUN-13-1 no object for all usages: each machine's configuration fixes its own, and

@@ -15,7 +15,8 @@ use crate::wire::{AddressFamily, Icmp};
 /// How a [`Client`](super::Client) behaves.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// User name and password; without, only open servers will do.
+    /// User name and password; without, only servers that ask for none will do. With them,
+    /// servers that ask for none will not, but for `open_servers`.
     pub credentials: Option<Credentials>,
     /// The user name says who somebody is: over anything but TLS and DTLS it is sent as a hash
     /// only, and not at all to servers that do not offer that (RFC 8656 section 21.1.6). No.
@@ -26,6 +27,11 @@ pub struct ClientConfig {
     pub retransmit: RetransmitConfig,
     /// Accepts unprotected errors where real servers send them: yes.
     pub lenient_errors: bool,
+    /// Believes a server that grants an allocation without asking for the credentials that are
+    /// there, or for a token where one is expected: no. Anybody on the way could have sent that
+    /// answer, so it counts as never received. Without credentials and `third_party` every server
+    /// is believed.
+    pub open_servers: bool,
     /// Which redirects (300) are passed on to the host: none.
     pub redirects: Redirects,
     /// Asks for a token when the server speaks of one (RFC 7635), even if there are credentials:
@@ -58,6 +64,7 @@ impl ClientConfig {
             software: None,
             retransmit: RetransmitConfig::default(),
             lenient_errors: true,
+            open_servers: false,
             redirects: Redirects::default(),
             third_party: false,
             keep_alive: Some(Duration::from_secs(25)),

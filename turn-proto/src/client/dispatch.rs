@@ -145,6 +145,12 @@ impl Core {
         if config.lenient_errors {
             auth = auth.lenient_errors();
         }
+        if config.open_servers {
+            auth = auth.open_servers();
+        }
+        if config.third_party {
+            auth = auth.expect_challenge();
+        }
         if config.private_username && !link.transport.is_secure() {
             auth = auth.hide_username();
         }

@@ -155,6 +155,112 @@ fn a_success_without_integrity_is_not_believed() {
     assert_eq!(rig.event(), Some(failure(Cause::Integrity { code: None })));
 }
 
+/// What comes of the first, unauthenticated Allocate when it is answered with success at once.
+fn granted_unasked(config: ClientConfig, path: Path, transport: Transport) -> Rig {
+    let mut rig = Rig::with(config, path, transport);
+    let options = AllocateOptions::default();
+    rig.client.allocate(rig.now, options).unwrap();
+    let first = rig.request();
+    rig.answer(&first, Class::Success, false, |w| {
+        w.attribute(&XorRelayedAddress(addr("6.6.6.6:6")))
+            .attribute(&XorMappedAddress(addr("6.6.6.6:7")))
+            .attribute(&Lifetime(600))
+    });
+    rig
+}
+
+// spec: SEC-C-01
+#[test]
+fn a_success_to_the_first_allocate_is_not_believed_by_who_has_credentials() {
+    let mut rig = granted_unasked(config(), udp_path(40000), Transport::Udp);
+    assert_eq!(rig.event(), None);
+    assert_eq!(rig.client.stats().unverified, 1);
+    // The server's own answer comes later and is taken up as if nothing had been.
+    let sent_again = rig.advance(1);
+    let first = sent_again.first().expect("the Allocate is sent again");
+    rig.challenge(first, 401);
+    let request = rig.request();
+    rig.allocate_ok(&request);
+    let allocated = rig.event();
+    let Some(Event::Allocated { relayed, .. }) = allocated else {
+        panic!("{allocated:?}");
+    };
+    assert_eq!(relayed, addr(RELAYED));
+    // Nothing else comes: the attempt fails and says why.
+    let mut rig = granted_unasked(config(), udp_path(40000), Transport::Udp);
+    rig.advance(40);
+    assert_eq!(rig.event(), Some(failure(Cause::Integrity { code: None })));
+    rig.assert_silent();
+    // Over a stream at once, since nothing better can come.
+    let stream = Path::Stream(StreamId(1));
+    let mut rig = granted_unasked(config(), stream, Transport::Tcp);
+    assert_eq!(rig.event(), Some(failure(Cause::Integrity { code: None })));
+}
+
+// spec: SEC-C-01
+#[test]
+fn servers_that_ask_for_nothing_are_believed_on_request() {
+    let open = ClientConfig {
+        open_servers: true,
+        ..config()
+    };
+    let without = ClientConfig {
+        credentials: None,
+        ..config()
+    };
+    let token = ClientConfig {
+        third_party: true,
+        ..without.clone()
+    };
+    for (config, believed) in [(open, true), (without, true), (token, false)] {
+        let mut rig = granted_unasked(config, udp_path(40000), Transport::Udp);
+        let event = rig.event();
+        let allocated = matches!(event, Some(Event::Allocated { .. }));
+        assert_eq!(allocated, believed, "{event:?}");
+    }
+}
+
+// spec: SEC-C-01
+#[test]
+fn no_unprotected_success_is_believed_once_there_is_an_allocation() {
+    let mut rig = Rig::allocated();
+    let peer = ip("203.0.113.1");
+    rig.client.create_permission(rig.now, peer).unwrap();
+    let bind = addr("203.0.113.2:5000");
+    rig.client.bind_channel(rig.now, bind).unwrap();
+    for request in rig.requests() {
+        rig.answer(&request, Class::Success, false, |w| w);
+    }
+    assert_eq!(rig.events(), []);
+    assert!(!rig.client.is_permitted(peer));
+    assert!(!rig.client.is_permitted(bind.ip()));
+    // A forged Refresh answer neither ends nor prolongs the allocation.
+    let mut rig = Rig::allocated();
+    rig.run(2000, |rig, request| {
+        for lifetime in [0, 86_400] {
+            rig.answer(request, Class::Success, false, |w| {
+                w.attribute(&Lifetime(lifetime))
+            });
+        }
+    });
+    assert_eq!(
+        rig.events(),
+        [Event::AllocationLost {
+            cause: Cause::Integrity { code: None }
+        }]
+    );
+    // Nor does one to the request that gives it back.
+    let mut rig = Rig::allocated();
+    rig.client.close(rig.now);
+    let request = rig.request();
+    rig.answer(&request, Class::Success, false, |w| {
+        w.attribute(&Lifetime(0))
+    });
+    assert_eq!(rig.event(), None);
+    rig.ok(&request);
+    assert_eq!(rig.event(), Some(Event::Closed));
+}
+
 // spec: STUN-9.2.5-6
 #[test]
 fn an_unprotected_400_is_only_a_hint() {
