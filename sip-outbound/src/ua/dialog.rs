@@ -115,8 +115,10 @@ impl Dialog {
         Ok(())
     }
 
-    /// Takes in a 2xx response to a request of this side.
+    /// Takes in a final response to a request of this side: the number of its CSeq, which is not
+    /// that of the first attempt when a challenge was answered, and with a 2xx the new Contact.
     pub fn handle_response(&mut self, response: &Response) {
+        self.local_cseq = self.local_cseq.max(response.cseq_number());
         if response.code().is_success() {
             self.refresh(response.method(), response.message());
         }

@@ -200,7 +200,7 @@ impl UserAgent {
 
     /// Answers a request of the other side. A 2xx to an INVITE is repeated by the machine until
     /// its ACK comes. `tag` is the To tag if the request had none; the same for all responses of
-    /// one dialog.
+    /// one dialog. Contact is added where a response needs it, unless `headers` has one.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -221,10 +221,11 @@ impl UserAgent {
         let to_tag = (code != StatusCode::TRYING).then_some(tag);
         let invite = *request.method() == Method::INVITE;
         let dialog = invite && code.number() > 100 && code.number() < 300;
+        let update = *request.method() == Method::UPDATE && code.is_success();
         let contact = self
             .contact_uri(flow, true)
             .filter(|_| {
-                dialog
+                (dialog || update)
                     && !headers
                         .iter()
                         .any(|(n, _)| n.eq_ignore_ascii_case("contact"))

@@ -450,6 +450,12 @@ impl UserAgent {
         }
     }
 
+    /// A request of the application as it was sent last; for an INVITE also while further 2xx may
+    /// come. [`Dialog::caller`] wants it.
+    pub fn sent_request(&self, request: RequestId) -> Option<&Request> {
+        self.clients.request(self.requests.get(&request)?.client?)
+    }
+
     /// Gives an INVITE up; its end is reported as usual.
     ///
     /// # Errors

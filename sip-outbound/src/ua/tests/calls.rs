@@ -556,3 +556,37 @@ fn a_large_request_does_not_go_into_a_datagram() {
         Err(RequestError::TooLarge)
     );
 }
+
+#[test]
+fn a_request_after_a_challenged_one_takes_the_next_number() {
+    let (mut bench, flow) = ua();
+    let mut dialog = dialog("<sip:p1;lr>");
+    let challenge = "Digest realm=\"ims.example.com\",nonce=\"n\",qop=\"auth\",algorithm=SHA-256";
+    let mut number = |bench: &mut Bench, challenged: bool| {
+        let (body, rows) = (Bytes::new(), Vec::new());
+        let id = bench
+            .ua
+            .request_in_dialog(bench.now, &mut dialog, Method::INFO, rows, body)
+            .unwrap();
+        bench.drain();
+        let (_, mut request) = bench.next_request();
+        if challenged {
+            bench.answer(flow, &request, 407, &[("Proxy-Authenticate", challenge)]);
+            (_, request) = bench.next_request();
+        }
+        let sent = bench.ua.sent_request(id).map(|sent| sent.cseq_number());
+        assert_eq!(sent, Some(request.cseq_number()));
+        bench.answer(flow, &request, 200, &[]);
+        assert_eq!(
+            bench.ua.sent_request(id).map(|sent| sent.cseq_number()),
+            None
+        );
+        let UserAgentEvent::Response { response, .. } = bench.events.remove(0) else {
+            panic!()
+        };
+        dialog.handle_response(&response);
+        request.cseq_number()
+    };
+    assert_eq!(number(&mut bench, true), 2);
+    assert_eq!(number(&mut bench, false), 3);
+}
