@@ -6,6 +6,8 @@ use core::net::SocketAddr;
 ///
 /// Datagram transports are retransmitted by the protocol, stream transports are framed by it.
 /// TLS and DTLS themselves are the host's; a machine only sees the clear text.
+// deviates: STUN-6.2.3-1 cipher suites, BCP 195 and compression are those of the host's TLS stack.
+// deviates: 7350-4.1-1 the cookie exchange is that of the host's DTLS stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// UDP.

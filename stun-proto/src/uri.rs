@@ -14,6 +14,8 @@ const MAX_HOST: usize = 255;
 /// The longest name of a transport.
 const MAX_TRANSPORT: usize = 32;
 
+// deviates: 7064-4-1 how the host comes by a URI and by credentials, it alone can see.
+// deviates: STUN-8-1 no URI stands anywhere in the crate: all of them are the host's.
 /// Which service, and whether over TLS or DTLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {

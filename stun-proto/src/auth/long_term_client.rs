@@ -12,6 +12,7 @@ use crate::wire::{
 };
 
 /// A user name and password, prepared with OpaqueString (printable ASCII needs no preparation).
+// deviates: STUN-9.2-2 who provisions passwords makes them strong; nothing is refused here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The user name: at most 508 bytes.

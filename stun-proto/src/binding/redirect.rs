@@ -18,6 +18,8 @@ const MAX_ASKED: usize = 16;
 /// Redirections followed within [`MEMORY`].
 const MAX_HOPS: usize = 3;
 
+// deviates: STUN-15-1 whether an address is anycast cannot be seen: that servers there are asked
+// over UDP and without credentials is up to the host.
 /// Which redirections are followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RedirectPolicy {

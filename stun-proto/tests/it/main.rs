@@ -9,4 +9,5 @@
 mod allocations;
 mod mutations;
 mod sim;
+mod sources;
 mod vectors;

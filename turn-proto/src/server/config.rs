@@ -145,6 +145,7 @@ pub struct Redirect {
     pub domain: Option<String>,
 }
 
+// deviates: TURN-5-7 a server knows one realm, its own; which others there are the operator knows.
 /// How a [`Server`](super::Server) behaves.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

@@ -27,6 +27,14 @@ pub struct PeerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyTicket(pub u64);
 
+// IP headers are the host's: it has both packets at hand, and the module's documentation says what
+// it does with them.
+// deviates: TURN-14-1 DSCP and ECN stand in the host's packets.
+// deviates: TURN-14-2 DF does; `dont_fragment` says when it was asked for.
+// deviates: TURN-15-1 all of them do, and are the host's own towards and from TCP.
+// deviates: TURN-16-1 the same, and the host's stack reassembles fragments.
+// deviates: TURN-13-1 translation between families is by the host's sockets (alternate behaviour).
+// deviates: TURN-13.2-1 the MTU in a "packet too big" is that of the host's stack.
 /// Where a client's data goes: out of this relay to this peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayTo {
