@@ -26,7 +26,7 @@ use crate::framing::{DatagramKind, Frame, PONG, classify};
 use crate::outbox::Leftovers;
 use crate::time::{Clock, Timers};
 use crate::transaction::{
-    ClientEvent, ClientId, ClientTransactions, Outgoing, ServerId, ServerTransactions,
+    ClientEvent, ClientId, ClientTransactions, Outgoing, ServerEvent, ServerId, ServerTransactions,
 };
 use crate::ua::{FlowAction, FlowId, FlowTarget};
 use crate::wire::{Aor, Message};
@@ -90,6 +90,8 @@ pub struct EdgeProxy {
     next_flow: u64,
     next_serial: u64,
     flows: BTreeMap<FlowId, EdgeFlow>,
+    /// Streams that have something to send.
+    ready: BTreeSet<FlowId>,
     by_tuple: BTreeMap<FiveTuple, FlowId>,
     /// Flows to the core that were opened from here.
     core: BTreeSet<FlowId>,
@@ -127,6 +129,7 @@ impl EdgeProxy {
             timers: Timers::new(),
             next_flow: 1,
             flows: BTreeMap::new(),
+            ready: BTreeSet::new(),
             by_tuple: BTreeMap::new(),
             core: BTreeSet::new(),
             leftovers: Leftovers::default(),
@@ -333,25 +336,50 @@ impl EdgeProxy {
             self.push_datagram(at, bytes);
         } else if entry.out.push(bytes).is_err() {
             self.end_flow(now, flow, EdgeFlowEnd::Unsent);
+        } else {
+            self.ready.insert(flow);
         }
     }
 
+    /// Takes in what the transactions have to say, and moves what they send to the flows.
     fn settle(&mut self, now: Instant) {
-        while let Some(Outgoing { path, bytes }) = self
-            .clients
-            .poll_transmit()
-            .or_else(|| self.servers.poll_transmit())
-        {
-            match path {
-                Path::Datagram(at) => self.push_datagram(at, bytes),
-                Path::Stream(StreamId(id)) if self.flows.contains_key(&FlowId(id)) => {
-                    self.push(now, FlowId(id), bytes);
+        loop {
+            if let Some(event) = self.clients.poll_event() {
+                match event {
+                    ClientEvent::TimedOut(client) => self.branch_timed_out(now, client),
+                    ClientEvent::Ended(client) => {
+                        self.by_client.remove(&client);
+                    }
                 }
-                // Nobody connects back to a client behind a NAT.
-                Path::Stream(StreamId(id)) => self
-                    .events
-                    .push_back(EdgeEvent::ResponseLost { flow: FlowId(id) }),
+            } else if let Some(event) = self.servers.poll_event() {
+                match event {
+                    ServerEvent::NoAck(_) | ServerEvent::Abandoned(_) => {}
+                    ServerEvent::Ended(server) => {
+                        self.contexts.remove(&server);
+                    }
+                }
+            } else if let Some(outgoing) = self
+                .clients
+                .poll_transmit()
+                .or_else(|| self.servers.poll_transmit())
+            {
+                self.pass_on(now, outgoing);
+            } else {
+                return;
             }
+        }
+    }
+
+    fn pass_on(&mut self, now: Instant, Outgoing { path, bytes }: Outgoing) {
+        match path {
+            Path::Datagram(at) => self.push_datagram(at, bytes),
+            Path::Stream(StreamId(id)) if self.flows.contains_key(&FlowId(id)) => {
+                self.push(now, FlowId(id), bytes);
+            }
+            // Nobody connects back to a client behind a NAT.
+            Path::Stream(StreamId(id)) => self
+                .events
+                .push_back(EdgeEvent::ResponseLost { flow: FlowId(id) }),
         }
     }
 
@@ -372,6 +400,7 @@ impl EdgeProxy {
             self.by_tuple.remove(&at);
         }
         self.core.remove(&flow);
+        self.ready.remove(&flow);
         let lost = path.map(|path| self.clients.path_failed(path));
         for client in lost.unwrap_or_default() {
             self.branch_failed(now, client, entry.side == Side::Access);
@@ -408,13 +437,7 @@ impl EdgeProxy {
             }
         }
         self.clients.handle_timeout(now);
-        while let Some(ClientEvent::TimedOut(client)) = self.clients.poll_event() {
-            self.branch_timed_out(now, client);
-        }
         self.servers.handle_timeout(now);
-        while self.servers.poll_event().is_some() {}
-        let servers = &self.servers;
-        self.contexts.retain(|id, _| servers.request(*id).is_some());
         self.settle(now);
     }
 
@@ -456,11 +479,7 @@ impl EdgeProxy {
 
     /// The streams that have something to send.
     pub fn writable(&self) -> impl Iterator<Item = FlowId> {
-        self.flows
-            .iter()
-            .filter(|(_, flow)| !flow.out.is_empty())
-            .map(|(id, _)| *id)
-            .chain(self.leftovers.flows())
+        self.ready.iter().copied().chain(self.leftovers.flows())
     }
 
     /// Writes the next datagram, or what any stream has to send, into `buf`. A stream is named by
@@ -485,10 +504,14 @@ impl EdgeProxy {
 
     /// Writes as much as fits of what this stream has to send into `buf`.
     pub fn poll_flow(&mut self, flow: FlowId, buf: &mut [u8]) -> Option<usize> {
-        match self.flows.get_mut(&flow) {
-            Some(entry) => Some(entry.out.take_stream(buf)).filter(|len| *len > 0),
-            None => self.leftovers.take(flow, buf),
+        let Some(entry) = self.flows.get_mut(&flow) else {
+            return self.leftovers.take(flow, buf);
+        };
+        let len = entry.out.take_stream(buf);
+        if entry.out.is_empty() {
+            self.ready.remove(&flow);
         }
+        (len > 0).then_some(len)
     }
 
     /// How many flows there are.

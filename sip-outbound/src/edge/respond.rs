@@ -51,12 +51,6 @@ impl EdgeProxy {
         };
         // Fails when the other side has answered twice.
         let _ = self.servers.respond(now, server, &message);
-        if self.servers.request(server).is_none() {
-            self.contexts.remove(&server);
-        }
-        let clients = &self.clients;
-        self.by_client
-            .retain(|client, _| clients.request(*client).is_some());
     }
 
     /// The response as the previous hop gets it.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -10,9 +10,10 @@ use bytes::Bytes;
 use stun_proto::Path;
 
 use super::derive::{ack, checked_cancel};
-use super::{Outgoing, Timings, is_reliable};
+use super::table::{Kind, Table};
+use super::{Outgoing, Timings, is_reliable, unless_reliable};
 use crate::Instant;
-use crate::time::{Clock, Timers};
+use crate::time::Clock;
 use crate::wire::{Method, Request, Response};
 
 /// A client transaction; numbers are not used again.
@@ -34,11 +35,13 @@ pub enum SendError {
     Ack,
 }
 
-/// What time brought about.
+/// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
     /// No final response came: to be treated as 408.
     TimedOut(ClientId),
+    /// It is over and its number forgotten: said once of each, and nothing after it.
+    Ended(ClientId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +54,11 @@ enum Timer {
     Ringing,
     /// D, K and M: late responses are no longer expected.
     Linger,
+}
+
+impl Kind for Timer {
+    const ALL: &'static [Self] = &[Self::Resend, Self::GiveUp, Self::Ringing, Self::Linger];
+    const LINGER: Self = Self::Linger;
 }
 
 #[derive(Clone, Debug)]
@@ -120,9 +128,8 @@ pub struct ClientTransactions {
     limit: usize,
     clock: Clock,
     next: u64,
-    table: BTreeMap<ClientId, Client>,
-    by_key: BTreeMap<Key, ClientId>,
-    timers: Timers<(ClientId, Timer)>,
+    table: Table<ClientId, Key, Timer, Client>,
+    by_path: BTreeSet<(Path, ClientId)>,
     out: VecDeque<Outgoing>,
     events: VecDeque<ClientEvent>,
 }
@@ -135,9 +142,8 @@ impl ClientTransactions {
             limit,
             clock: Clock::new(now),
             next: 0,
-            table: BTreeMap::new(),
-            by_key: BTreeMap::new(),
-            timers: Timers::new(),
+            table: Table::new(),
+            by_path: BTreeSet::new(),
             out: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -182,7 +188,7 @@ impl ClientTransactions {
         }
         let branch = request.cookie_branch().ok_or(SendError::Branch)?;
         let key = (String::from(branch), request.method().clone());
-        if self.by_key.contains_key(&key) {
+        if self.table.find(&key).is_some() {
             return Err(SendError::Branch);
         }
         let id = ClientId(self.next);
@@ -201,13 +207,13 @@ impl ClientTransactions {
             request,
         };
         self.push(path, client.request.as_bytes().clone());
+        self.table.insert(id, key, client);
+        self.by_path.insert((path, id));
         if !is_reliable(path) {
-            self.timers.arm((id, Timer::Resend), now, self.timings.t1);
+            self.table.arm(id, Timer::Resend, now, self.timings.t1);
         }
-        self.timers
-            .arm((id, Timer::GiveUp), now, self.timings.timeout());
-        self.by_key.insert(key, id);
-        self.table.insert(id, client);
+        self.table
+            .arm(id, Timer::GiveUp, now, self.timings.timeout());
         Ok(id)
     }
 
@@ -217,12 +223,12 @@ impl ClientTransactions {
 
     /// The request of an open transaction.
     pub fn request(&self, id: ClientId) -> Option<&Request> {
-        self.table.get(&id).map(|client| &client.request)
+        self.table.get(id).map(|client| &client.request)
     }
 
     /// The path of an open transaction.
     pub fn path(&self, id: ClientId) -> Option<Path> {
-        self.table.get(&id).map(|client| client.path)
+        self.table.get(id).map(|client| client.path)
     }
 
     /// Takes in a response. `Some` when the user of the transaction is to see it: every 1xx,
@@ -235,8 +241,8 @@ impl ClientTransactions {
     ) -> Option<ClientId> {
         let now = self.clock.advance(now);
         let key = (String::from(response.branch()?), response.method().clone());
-        let id = *self.by_key.get(&key)?;
-        let client = self.table.get_mut(&id)?;
+        let id = self.table.find(&key)?;
+        let client = self.table.get_mut(id)?;
         let same_way = match (client.path, path) {
             (Path::Stream(sent), Path::Stream(came)) => sent == came,
             (Path::Datagram(sent), Path::Datagram(came)) => sent.local == came.local,
@@ -258,22 +264,22 @@ impl ClientTransactions {
     }
 
     fn provisional(&mut self, now: Instant, id: ClientId, response: &Response) -> bool {
-        let Some(client) = self.table.get_mut(&id) else {
+        let Some(client) = self.table.get_mut(id) else {
             return false;
         };
         match client.state {
             State::Calling | State::Ringing => {
                 let first = matches!(client.state, State::Calling);
                 client.state = State::Ringing;
-                let wanted = client.cancel == Cancel::Wanted;
-                self.timers.disarm((id, Timer::Resend));
+                let cancel = client.cancel;
+                self.table.disarm(id, Timer::Resend);
                 let restarts = first || response.code().number() > 100;
-                if client.cancel == Cancel::No && restarts {
-                    self.timers.disarm((id, Timer::GiveUp));
-                    self.timers
-                        .arm((id, Timer::Ringing), now, self.timings.ringing);
+                if cancel == Cancel::No && restarts {
+                    self.table.disarm(id, Timer::GiveUp);
+                    self.table
+                        .arm(id, Timer::Ringing, now, self.timings.ringing);
                 }
-                if wanted {
+                if cancel == Cancel::Wanted {
                     self.send_cancel(now, id);
                 }
                 true
@@ -281,7 +287,7 @@ impl ClientTransactions {
             State::Trying => {
                 client.state = State::Proceeding;
                 if !is_reliable(client.path) {
-                    self.timers.arm((id, Timer::Resend), now, self.timings.t2);
+                    self.table.arm(id, Timer::Resend, now, self.timings.t2);
                 }
                 true
             }
@@ -291,7 +297,7 @@ impl ClientTransactions {
     }
 
     fn last(&mut self, now: Instant, id: ClientId, response: &Response) -> bool {
-        let Some(client) = self.table.get_mut(&id) else {
+        let Some(client) = self.table.get_mut(id) else {
             return false;
         };
         let path = client.path;
@@ -308,27 +314,12 @@ impl ClientTransactions {
                 };
                 client.state = State::Refused { ack: ack.clone() };
                 self.push(path, ack);
-                let datagram = self.timings.timeout().max(Duration::from_secs(32));
-                (
-                    if is_reliable(path) {
-                        Duration::ZERO
-                    } else {
-                        datagram
-                    },
-                    true,
-                )
+                let wait = self.timings.timeout().max(Duration::from_secs(32));
+                (unless_reliable(path, wait), true)
             }
             (State::Trying | State::Proceeding, _) => {
                 client.state = State::Completed;
-                let wait = self.timings.t4;
-                (
-                    if is_reliable(path) {
-                        Duration::ZERO
-                    } else {
-                        wait
-                    },
-                    true,
-                )
+                (unless_reliable(path, self.timings.t4), true)
             }
             // Each 2xx comes from another branch or asks for its ACK again.
             (State::Accepted, true) => return true,
@@ -341,11 +332,10 @@ impl ClientTransactions {
                 return false;
             }
         };
-        self.disarm_all(id);
         if linger.is_zero() {
             self.remove(id);
         } else {
-            self.timers.arm((id, Timer::Linger), now, linger);
+            self.table.linger(id, now, linger);
         }
         seen
     }
@@ -355,7 +345,7 @@ impl ClientTransactions {
     /// once a final response is there.
     pub fn cancel(&mut self, now: Instant, id: ClientId) {
         let now = self.clock.advance(now);
-        let Some(client) = self.table.get_mut(&id) else {
+        let Some(client) = self.table.get_mut(id) else {
             return;
         };
         match (&client.state, client.cancel) {
@@ -375,7 +365,7 @@ impl ClientTransactions {
     }
 
     fn send_cancel(&mut self, now: Instant, id: ClientId) {
-        let Some(client) = self.table.get_mut(&id) else {
+        let Some(client) = self.table.get_mut(id) else {
             return;
         };
         client.cancel = Cancel::Sent;
@@ -384,9 +374,9 @@ impl ClientTransactions {
             // The branch is that of the INVITE, the method is not: the key is free.
             let _ = self.open(now, path, cancel, true);
         }
-        self.timers.disarm((id, Timer::Ringing));
-        self.timers
-            .arm((id, Timer::GiveUp), now, self.timings.timeout());
+        self.table.disarm(id, Timer::Ringing);
+        self.table
+            .arm(id, Timer::GiveUp, now, self.timings.timeout());
     }
 
     /// Forgets a transaction; whatever comes for it is dropped from now on.
@@ -396,16 +386,12 @@ impl ClientTransactions {
 
     /// Ends all transactions whose way is gone; they count as answered with 503.
     pub fn path_failed(&mut self, path: Path) -> Vec<ClientId> {
-        let lost: Vec<_> = self
-            .table
-            .iter()
-            .filter(|(_, client)| client.path == path)
-            .map(|(id, client)| (*id, client.is_open() && !client.internal))
-            .collect();
-        lost.into_iter()
-            .filter_map(|(id, open)| {
-                self.remove(id);
-                open.then_some(id)
+        let all = (path, ClientId(0))..=(path, ClientId(u64::MAX));
+        let ids: Vec<_> = self.by_path.range(all).map(|(_, id)| *id).collect();
+        ids.into_iter()
+            .filter(|id| {
+                let client = self.remove(*id);
+                client.is_some_and(|client| client.is_open() && !client.internal)
             })
             .collect()
     }
@@ -413,15 +399,14 @@ impl ClientTransactions {
     /// Takes in that it is `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock.advance(now);
-        while let Some((id, timer)) = self.timers.expired(now) {
+        while let Some((id, timer)) = self.table.expired(now) {
             match timer {
                 Timer::Resend => self.resend(now, id),
                 Timer::GiveUp => {
-                    if let Some(client) = self.remove(id)
-                        && !client.internal
-                    {
+                    if self.table.get(id).is_some_and(|client| !client.internal) {
                         self.events.push_back(ClientEvent::TimedOut(id));
                     }
+                    self.remove(id);
                 }
                 Timer::Ringing => self.send_cancel(now, id),
                 Timer::Linger => {
@@ -432,7 +417,7 @@ impl ClientTransactions {
     }
 
     fn resend(&mut self, now: Instant, id: ClientId) {
-        let Some(client) = self.table.get_mut(&id) else {
+        let Some(client) = self.table.get_mut(id) else {
             return;
         };
         let doubled = client.interval.saturating_mul(2);
@@ -443,7 +428,8 @@ impl ClientTransactions {
             State::Ringing | State::Refused { .. } | State::Accepted | State::Completed => return,
         };
         let (path, bytes) = (client.path, client.request.as_bytes().clone());
-        self.timers.arm((id, Timer::Resend), now, client.interval);
+        let interval = client.interval;
+        self.table.arm(id, Timer::Resend, now, interval);
         self.push(path, bytes);
     }
 
@@ -459,21 +445,20 @@ impl ClientTransactions {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.table.poll_timeout()
     }
 
-    fn disarm_all(&mut self, id: ClientId) {
-        for timer in [Timer::Resend, Timer::GiveUp, Timer::Ringing, Timer::Linger] {
-            self.timers.disarm((id, timer));
-        }
+    #[cfg(test)]
+    pub(super) fn by_path_len(&self) -> usize {
+        self.by_path.len()
     }
 
     fn remove(&mut self, id: ClientId) -> Option<Client> {
-        self.disarm_all(id);
-        let client = self.table.remove(&id)?;
-        let branch = client.request.cookie_branch().unwrap_or_default();
-        let key = (String::from(branch), client.request.method().clone());
-        self.by_key.remove(&key);
+        let client = self.table.remove(id)?;
+        self.by_path.remove(&(client.path, id));
+        if !client.internal {
+            self.events.push_back(ClientEvent::Ended(id));
+        }
         Some(client)
     }
 }

@@ -4,6 +4,7 @@
 mod client;
 mod derive;
 mod server;
+mod table;
 
 use core::time::Duration;
 
@@ -88,6 +89,15 @@ const fn is_reliable(path: Path) -> bool {
     match path {
         Path::Stream(_) => true,
         Path::Datagram(at) => at.transport.is_stream(),
+    }
+}
+
+/// A wait for repetitions, of which there are none on reliable ways.
+const fn unless_reliable(path: Path, wait: Duration) -> Duration {
+    if is_reliable(path) {
+        Duration::ZERO
+    } else {
+        wait
     }
 }
 

@@ -2,15 +2,16 @@
 
 use core::time::Duration;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 
 use bytes::Bytes;
 use stun_proto::Path;
 
-use super::{Outgoing, Timings, is_reliable};
+use super::table::{Kind, Table};
+use super::{Outgoing, Timings, is_reliable, unless_reliable};
 use crate::Instant;
-use crate::time::{Clock, Timers};
+use crate::time::Clock;
 use crate::wire::{Builder, Method, Request, Response, StatusCode, split_list};
 
 /// A server transaction; numbers are not used again.
@@ -53,7 +54,7 @@ pub enum RespondError {
     Foreign,
 }
 
-/// What time brought about.
+/// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
     /// The ACK for a refusal never came.
@@ -61,6 +62,8 @@ pub enum ServerEvent {
     /// The request was not answered for so long that nobody waits for the answer any more: 64 * T1,
     /// or [`Timings::unanswered`] for an INVITE, which is refused with 408.
     Abandoned(ServerId),
+    /// It is over and its number forgotten: said once of each, and nothing after it.
+    Ended(ServerId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +78,17 @@ enum Timer {
     Abandoned,
     /// I, J and L: the request is no longer expected again.
     Linger,
+}
+
+impl Kind for Timer {
+    const ALL: &'static [Self] = &[
+        Self::Trying,
+        Self::Resend,
+        Self::NoAck,
+        Self::Abandoned,
+        Self::Linger,
+    ];
+    const LINGER: Self = Self::Linger;
 }
 
 #[derive(Clone, Debug)]
@@ -97,7 +111,6 @@ enum State {
 struct Server {
     reply_to: Path,
     request: Request,
-    key: Key,
     state: State,
     since: Instant,
     interval: Duration,
@@ -173,9 +186,7 @@ pub struct ServerTransactions {
     limit: usize,
     clock: Clock,
     next: u64,
-    table: BTreeMap<ServerId, Server>,
-    by_key: BTreeMap<Key, ServerId>,
-    timers: Timers<(ServerId, Timer)>,
+    table: Table<ServerId, Key, Timer, Server>,
     out: VecDeque<Outgoing>,
     events: VecDeque<ServerEvent>,
 }
@@ -188,9 +199,7 @@ impl ServerTransactions {
             limit,
             clock: Clock::new(now),
             next: 0,
-            table: BTreeMap::new(),
-            by_key: BTreeMap::new(),
-            timers: Timers::new(),
+            table: Table::new(),
             out: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -210,7 +219,7 @@ impl ServerTransactions {
     pub fn handle_request(&mut self, now: Instant, reply_to: Path, request: &Request) -> Incoming {
         let now = self.clock.advance(now);
         let key = Key::of(request, request.method());
-        if let Some(&id) = self.by_key.get(&key) {
+        if let Some(id) = self.table.find(&key) {
             return if *request.method() == Method::ACK {
                 self.acknowledged(now, id)
             } else {
@@ -226,7 +235,7 @@ impl ServerTransactions {
         }
         let invite = (*request.method() == Method::CANCEL)
             .then(|| Key::of(request, &Method::INVITE))
-            .and_then(|key| self.by_key.get(&key).copied());
+            .and_then(|key| self.table.find(&key));
         let id = self.open(now, reply_to, request.clone(), key);
         match invite {
             None => Incoming::New(id),
@@ -242,18 +251,16 @@ impl ServerTransactions {
         } else {
             (self.timings.non_invite_trying(), self.timings.timeout())
         };
-        self.timers.arm((id, Timer::Trying), now, trying);
-        self.timers.arm((id, Timer::Abandoned), now, patience);
-        self.by_key.insert(key.clone(), id);
         let server = Server {
             reply_to,
             request,
-            key,
             state: State::Trying,
             since: now,
             interval: self.timings.t1,
         };
-        self.table.insert(id, server);
+        self.table.insert(id, key, server);
+        self.table.arm(id, Timer::Trying, now, trying);
+        self.table.arm(id, Timer::Abandoned, now, patience);
         id
     }
 
@@ -271,7 +278,7 @@ impl ServerTransactions {
         }
         let open = self
             .table
-            .get(&invite)
+            .get(invite)
             .is_some_and(|invite| match invite.state {
                 State::Trying | State::Proceeding { .. } => true,
                 State::Accepted
@@ -287,23 +294,14 @@ impl ServerTransactions {
     }
 
     fn acknowledged(&mut self, now: Instant, id: ServerId) -> Incoming {
-        let Some(server) = self.table.get_mut(&id) else {
+        let Some(server) = self.table.get_mut(id) else {
             return Incoming::Absorbed;
         };
         match server.state {
             State::Refused { .. } => {
                 server.state = State::Confirmed;
-                let reliable = is_reliable(server.reply_to);
-                self.disarm_all(id);
-                self.linger(
-                    now,
-                    id,
-                    if reliable {
-                        Duration::ZERO
-                    } else {
-                        self.timings.t4
-                    },
-                );
+                let wait = unless_reliable(server.reply_to, self.timings.t4);
+                self.linger(now, id, wait);
                 Incoming::Absorbed
             }
             // Only old clients use the branch of the INVITE for this (RFC 6026 section 7.1).
@@ -316,7 +314,7 @@ impl ServerTransactions {
     }
 
     fn repeated(&mut self, id: ServerId) -> Incoming {
-        let Some(server) = self.table.get(&id) else {
+        let Some(server) = self.table.get(id) else {
             return Incoming::Absorbed;
         };
         match &server.state {
@@ -331,25 +329,23 @@ impl ServerTransactions {
 
     /// The request of an open transaction.
     pub fn request(&self, id: ServerId) -> Option<&Request> {
-        self.table.get(&id).map(|server| &server.request)
+        self.table.get(id).map(|server| &server.request)
     }
 
     /// Where the responses of an open transaction go.
     pub fn reply_to(&self, id: ServerId) -> Option<Path> {
-        self.table.get(&id).map(|server| server.reply_to)
+        self.table.get(id).map(|server| server.reply_to)
     }
 
     /// Whether the request is still to be answered.
     pub fn is_open(&self, id: ServerId) -> bool {
-        self.table
-            .get(&id)
-            .is_some_and(|server| match server.state {
-                State::Trying | State::Proceeding { .. } => true,
-                State::Accepted
-                | State::Refused { .. }
-                | State::Confirmed
-                | State::Completed { .. } => false,
-            })
+        self.table.get(id).is_some_and(|server| match server.state {
+            State::Trying | State::Proceeding { .. } => true,
+            State::Accepted
+            | State::Refused { .. }
+            | State::Confirmed
+            | State::Completed { .. } => false,
+        })
     }
 
     /// Sends a response. After a 2xx to an INVITE, further 2xx may be sent for 64 * T1.
@@ -363,7 +359,7 @@ impl ServerTransactions {
         response: &crate::wire::Message,
     ) -> Result<(), RespondError> {
         let now = self.clock.advance(now);
-        let server = self.table.get_mut(&id).ok_or(RespondError::Unknown)?;
+        let server = self.table.get_mut(id).ok_or(RespondError::Unknown)?;
         let response = Response::check(response.clone(), &crate::wire::Limits::DEFAULT)
             .map_err(|_| RespondError::Foreign)?;
         let same = response.branch() == server.request.branch()
@@ -405,49 +401,39 @@ impl ServerTransactions {
     }
 
     fn answer_invite(&mut self, now: Instant, id: ServerId, code: StatusCode, bytes: Bytes) {
-        let Some(server) = self.table.get_mut(&id) else {
+        self.table.disarm(id, Timer::Trying);
+        let Some(server) = self.table.get_mut(id) else {
             return;
         };
-        self.timers.disarm((id, Timer::Trying));
+        let reliable = is_reliable(server.reply_to);
         if code.is_provisional() {
             server.state = State::Proceeding { last: bytes };
-            return;
-        }
-        self.timers.disarm((id, Timer::Abandoned));
-        if code.is_success() {
+        } else if code.is_success() {
             server.state = State::Accepted;
             self.linger(now, id, self.timings.timeout());
         } else {
             server.state = State::Refused { last: bytes };
-            if !is_reliable(server.reply_to) {
-                self.timers.arm((id, Timer::Resend), now, self.timings.t1);
+            self.table.disarm(id, Timer::Abandoned);
+            if !reliable {
+                self.table.arm(id, Timer::Resend, now, self.timings.t1);
             }
-            self.timers
-                .arm((id, Timer::NoAck), now, self.timings.timeout());
+            self.table
+                .arm(id, Timer::NoAck, now, self.timings.timeout());
         }
     }
 
     fn answer_other(&mut self, now: Instant, id: ServerId, code: StatusCode, bytes: Bytes) {
-        let Some(server) = self.table.get_mut(&id) else {
+        self.table.disarm(id, Timer::Trying);
+        let Some(server) = self.table.get_mut(id) else {
             return;
         };
-        self.timers.disarm((id, Timer::Trying));
         if code.is_provisional() {
             server.state = State::Proceeding { last: bytes };
             return;
         }
         server.state = State::Completed { last: bytes };
-        let reliable = is_reliable(server.reply_to);
-        self.timers.disarm((id, Timer::Abandoned));
-        self.linger(
-            now,
-            id,
-            if reliable {
-                Duration::ZERO
-            } else {
-                self.timings.timeout()
-            },
-        );
+        let wait = unless_reliable(server.reply_to, self.timings.timeout());
+        self.linger(now, id, wait);
     }
 
     /// Answers a request that gets no transaction; ACK is never answered.
@@ -465,14 +451,13 @@ impl ServerTransactions {
     /// Takes in that it is `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock.advance(now);
-        while let Some((id, timer)) = self.timers.expired(now) {
+        while let Some((id, timer)) = self.table.expired(now) {
             match timer {
                 Timer::Trying => self.send_trying(now, id),
                 Timer::Resend => self.resend(now, id),
                 Timer::NoAck => {
-                    if self.remove(id).is_some() {
-                        self.events.push_back(ServerEvent::NoAck(id));
-                    }
+                    self.events.push_back(ServerEvent::NoAck(id));
+                    self.remove(id);
                 }
                 Timer::Abandoned => self.abandon(now, id),
                 Timer::Linger => {
@@ -483,9 +468,10 @@ impl ServerTransactions {
     }
 
     fn abandon(&mut self, now: Instant, id: ServerId) {
-        let Some(server) = self.table.get(&id) else {
+        let Some(server) = self.table.get(id) else {
             return;
         };
+        self.events.push_back(ServerEvent::Abandoned(id));
         if *server.request.method() == Method::INVITE {
             let late = StatusCode::REQUEST_TIMEOUT;
             if let Ok(late) = Builder::reply(&server.request, late, Some("0")).finish(b"") {
@@ -494,11 +480,10 @@ impl ServerTransactions {
         } else {
             self.remove(id);
         }
-        self.events.push_back(ServerEvent::Abandoned(id));
     }
 
     fn send_trying(&mut self, now: Instant, id: ServerId) {
-        let Some(server) = self.table.get(&id) else {
+        let Some(server) = self.table.get(id) else {
             return;
         };
         let trying = Builder::reply(&server.request, StatusCode::TRYING, None).finish(b"");
@@ -508,15 +493,16 @@ impl ServerTransactions {
     }
 
     fn resend(&mut self, now: Instant, id: ServerId) {
-        let Some(server) = self.table.get_mut(&id) else {
+        let Some(server) = self.table.get_mut(id) else {
             return;
         };
         let State::Refused { last } = &server.state else {
             return;
         };
         let (path, bytes) = (server.reply_to, last.clone());
-        server.interval = server.interval.saturating_mul(2).min(self.timings.t2);
-        self.timers.arm((id, Timer::Resend), now, server.interval);
+        let interval = server.interval.saturating_mul(2).min(self.timings.t2);
+        server.interval = interval;
+        self.table.arm(id, Timer::Resend, now, interval);
         self.out.push_back(Outgoing { path, bytes });
     }
 
@@ -524,7 +510,7 @@ impl ServerTransactions {
         if wait.is_zero() {
             self.remove(id);
         } else {
-            self.timers.arm((id, Timer::Linger), now, wait);
+            self.table.linger(id, now, wait);
         }
     }
 
@@ -540,25 +526,12 @@ impl ServerTransactions {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.table.poll_timeout()
     }
 
-    fn disarm_all(&mut self, id: ServerId) {
-        for timer in [
-            Timer::Trying,
-            Timer::Resend,
-            Timer::NoAck,
-            Timer::Abandoned,
-            Timer::Linger,
-        ] {
-            self.timers.disarm((id, timer));
+    fn remove(&mut self, id: ServerId) {
+        if self.table.remove(id).is_some() {
+            self.events.push_back(ServerEvent::Ended(id));
         }
-    }
-
-    fn remove(&mut self, id: ServerId) -> Option<Server> {
-        self.disarm_all(id);
-        let server = self.table.remove(&id)?;
-        self.by_key.remove(&server.key);
-        Some(server)
     }
 }

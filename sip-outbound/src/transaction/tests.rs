@@ -78,6 +78,9 @@ macro_rules! trace {
             while let Some(event) = machine.poll_event() {
                 let event = alloc::format!("{event:?}");
                 let name = event.split('(').next().unwrap();
+                if name == "Ended" {
+                    continue;
+                }
                 out.push(alloc::format!("{} {name}", secs(now)));
             }
             match machine.poll_timeout() {
@@ -742,4 +745,101 @@ proptest! {
         }
         prop_assert!(clients.is_empty() && servers.is_empty());
     }
+}
+
+/// Drains a machine; how often each transaction was said to have ended.
+macro_rules! endings {
+    ($machine:expr, $event:ident) => {{
+        let mut ended = alloc::collections::BTreeMap::new();
+        let mut last = 0_u64;
+        loop {
+            while $machine.poll_transmit().is_some() {}
+            while let Some(event) = $machine.poll_event() {
+                if let $event::Ended(id) = event {
+                    *ended.entry(id).or_insert(0) += 1;
+                }
+            }
+            match $machine.poll_timeout() {
+                Some(next) => $machine.handle_timeout(next),
+                None => break,
+            }
+            last += 1;
+            assert!(last < 1000);
+        }
+        assert!(ended.values().all(|count| *count == 1), "{ended:?}");
+        ended.len()
+    }};
+}
+
+#[test]
+fn the_end_of_each_transaction_is_said_once() {
+    for path in [TCP, udp()] {
+        let mut machine = clients(Timings::RFC3261);
+        let mut count = 0;
+        for (method, code) in [
+            ("INVITE", None),
+            ("INVITE", Some(200)),
+            ("INVITE", Some(486)),
+            ("OPTIONS", None),
+            ("OPTIONS", Some(200)),
+        ] {
+            let request = branched(method, &alloc::format!("z9hG4bKe{count}"), "h:5060");
+            let id = machine.send(at(0), path, request.clone()).unwrap();
+            if let Some(code) = code {
+                let seen = machine.handle_response(at(0), path, &response(&request, code));
+                assert_eq!(seen, Some(id));
+            }
+            count += 1;
+        }
+        // One is cancelled: the CANCEL is nobody's.
+        let request = branched("INVITE", "z9hG4bKx", "h:5060");
+        let id = machine.send(at(0), path, request.clone()).unwrap();
+        machine.handle_response(at(0), path, &response(&request, 180));
+        machine.cancel(at(0), id);
+        let forgotten = branched("OPTIONS", "z9hG4bKy", "h:5060");
+        let id = machine.send(at(0), path, forgotten).unwrap();
+        machine.forget(id);
+        assert_eq!(endings!(machine, ClientEvent), count + 2);
+
+        let mut machine = servers(Timings::RFC3261);
+        for (n, (method, code)) in [
+            ("INVITE", None),
+            ("INVITE", Some(200)),
+            ("INVITE", Some(486)),
+            ("OPTIONS", None),
+            ("OPTIONS", Some(200)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let request = branched(method, &alloc::format!("z9hG4bKe{n}"), "h:5060");
+            let Incoming::New(id) = machine.handle_request(at(0), path, &request) else {
+                panic!()
+            };
+            if let Some(code) = code {
+                machine.respond(at(0), id, &reply(&request, code)).unwrap();
+            }
+        }
+        assert_eq!(endings!(machine, ServerEvent), 5);
+    }
+}
+
+#[test]
+fn a_lost_path_takes_its_own_transactions_only() {
+    let mut machine = clients(Timings::RFC3261);
+    for n in 0..10 {
+        let path = Path::Stream(StreamId(n % 2));
+        let request = branched("OPTIONS", &alloc::format!("z9hG4bKe{n}"), "h:5060");
+        machine.send(at(0), path, request).unwrap();
+    }
+    let lost = machine.path_failed(Path::Stream(StreamId(1)));
+    assert_eq!(lost.len(), 5);
+    assert_eq!(machine.len(), 5);
+    assert_eq!(machine.by_path_len(), 5);
+    assert!(machine.path_failed(Path::Stream(StreamId(1))).is_empty());
+    while machine.poll_timeout().is_some_and(|next| {
+        machine.handle_timeout(next);
+        true
+    }) {}
+    assert_eq!((machine.len(), machine.by_path_len()), (0, 0));
 }

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -19,13 +20,48 @@ use crate::wire::{Builder, Message, Method, Name, Request, Response, StatusCode,
 /// A 2xx to an INVITE that is sent again until its ACK comes (RFC 3261 section 13.3.1.4).
 #[derive(Clone, Debug)]
 pub(super) struct Accepted {
-    pub(super) flow: FlowId,
+    flow: FlowId,
     response: Message,
-    call_id: String,
-    tag: String,
-    cseq: u32,
+    ack: AckKey,
     interval: Duration,
     until: Option<Instant>,
+}
+
+/// What an ACK has in common with its INVITE: Call-ID, our tag, and the number of CSeq.
+type AckKey = (String, String, u32);
+
+/// The 2xx that are sent again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AcceptedCalls {
+    calls: BTreeMap<ServerId, Accepted>,
+    by_ack: BTreeMap<AckKey, ServerId>,
+}
+
+impl AcceptedCalls {
+    fn insert(&mut self, id: ServerId, accepted: Accepted) {
+        self.by_ack.insert(accepted.ack.clone(), id);
+        self.calls.insert(id, accepted);
+    }
+
+    fn remove(&mut self, id: ServerId) {
+        if let Some(accepted) = self.calls.remove(&id) {
+            self.by_ack.remove(&accepted.ack);
+        }
+    }
+
+    fn acknowledged(&mut self, ack: &Request) -> Option<ServerId> {
+        let tag = ack.to_tag().unwrap_or_default();
+        let key = (ack.call_id().into(), tag.into(), ack.cseq_number());
+        let id = self.by_ack.remove(&key)?;
+        self.calls.remove(&id);
+        Some(id)
+    }
+
+    pub(super) fn flow_lost(&mut self, flow: FlowId) {
+        self.calls.retain(|_, accepted| accepted.flow != flow);
+        let calls = &self.calls;
+        self.by_ack.retain(|_, id| calls.contains_key(id));
+    }
 }
 
 /// Methods of SIP and its extensions: one that is not handled gets 405 instead of 501.
@@ -183,13 +219,7 @@ impl UserAgent {
     }
 
     fn acknowledged(&mut self, flow: FlowId, request: &Request) {
-        let found = self.accepted.iter().find(|(_, accepted)| {
-            accepted.call_id == request.call_id()
-                && Some(accepted.tag.as_str()) == request.to_tag()
-                && accepted.cseq == request.cseq_number()
-        });
-        if let Some(id) = found.map(|(id, _)| *id) {
-            self.accepted.remove(&id);
+        if let Some(id) = self.accepted.acknowledged(request) {
             self.timers.disarm(Timer::Accepted(id));
         }
         self.events.push_back(UserAgentEvent::Ack {
@@ -247,9 +277,11 @@ impl UserAgent {
             let t1 = self.config.timings.t1;
             let accepted = Accepted {
                 flow,
-                call_id: request.call_id().into(),
-                tag: request.to_tag().unwrap_or(tag).into(),
-                cseq: request.cseq_number(),
+                ack: (
+                    request.call_id().into(),
+                    request.to_tag().unwrap_or(tag).into(),
+                    request.cseq_number(),
+                ),
                 interval: t1,
                 until: deadline(now, self.config.timings.timeout()),
                 response: message,
@@ -263,11 +295,11 @@ impl UserAgent {
 
     pub(super) fn repeat_accepted(&mut self, now: Instant, id: ServerId) {
         let t2 = self.config.timings.t2;
-        let Some(accepted) = self.accepted.get_mut(&id) else {
+        let Some(accepted) = self.accepted.calls.get_mut(&id) else {
             return;
         };
         if accepted.until.is_some_and(|until| now >= until) {
-            self.accepted.remove(&id);
+            self.accepted.remove(id);
             self.events.push_back(UserAgentEvent::NoAck { id });
             return;
         }

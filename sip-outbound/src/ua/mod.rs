@@ -37,7 +37,7 @@ use crate::transaction::{
 };
 use crate::wire::{Message, ParseConfig, UriBuf};
 use flow::{Flow, Link, Open, Ping, Purpose};
-use inbound::Accepted;
+use inbound::AcceptedCalls;
 use registration::Slot;
 use request::Pending;
 
@@ -88,7 +88,7 @@ pub struct UserAgent {
     /// Requests of the application.
     requests: BTreeMap<RequestId, Pending>,
     by_client: BTreeMap<ClientId, RequestId>,
-    accepted: BTreeMap<ServerId, Accepted>,
+    accepted: AcceptedCalls,
     leftovers: Leftovers,
     actions: VecDeque<FlowAction>,
     events: VecDeque<UserAgentEvent>,
@@ -134,7 +134,7 @@ impl UserAgent {
             registers: BTreeMap::new(),
             requests: BTreeMap::new(),
             by_client: BTreeMap::new(),
-            accepted: BTreeMap::new(),
+            accepted: AcceptedCalls::default(),
             leftovers: Leftovers::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -165,6 +165,7 @@ impl UserAgent {
         for slot in 0..self.slots.len() {
             self.stop_slot(now, slot);
         }
+        self.settle(now);
         self.finish_if_stopped();
     }
 
@@ -181,7 +182,7 @@ impl UserAgent {
         self.timers = Timers::new();
         self.requests.clear();
         self.by_client.clear();
-        self.accepted.clear();
+        self.accepted = AcceptedCalls::default();
         let (now, config) = (self.clock.now(), &self.config);
         self.clients = ClientTransactions::new(config.timings, config.max_transactions, now);
         self.servers = ServerTransactions::new(config.timings, config.max_transactions, now);
@@ -365,15 +366,29 @@ impl UserAgent {
         }
     }
 
-    /// Moves what the transactions want to send to the flows.
+    /// Takes in what the transactions have to say, and moves what they send to the flows.
     fn settle(&mut self, now: Instant) {
-        while let Some(Outgoing { path, bytes }) = self
-            .clients
-            .poll_transmit()
-            .or_else(|| self.servers.poll_transmit())
-        {
-            if let Some(flow) = self.flow_of(path) {
-                self.push(now, flow, bytes);
+        loop {
+            if let Some(event) = self.clients.poll_event() {
+                match event {
+                    ClientEvent::TimedOut(id) => self.client_timed_out(now, id),
+                    ClientEvent::Ended(id) => self.client_ended(id),
+                }
+            } else if let Some(event) = self.servers.poll_event() {
+                match event {
+                    ServerEvent::NoAck(id) => self.events.push_back(UserAgentEvent::NoAck { id }),
+                    ServerEvent::Abandoned(_) | ServerEvent::Ended(_) => {}
+                }
+            } else if let Some(Outgoing { path, bytes }) = self
+                .clients
+                .poll_transmit()
+                .or_else(|| self.servers.poll_transmit())
+            {
+                if let Some(flow) = self.flow_of(path) {
+                    self.push(now, flow, bytes);
+                }
+            } else {
+                return;
             }
         }
     }
@@ -415,7 +430,7 @@ impl UserAgent {
             retry_in,
         });
         self.requests_lost(flow, &lost);
-        self.accepted.retain(|_, accepted| accepted.flow != flow);
+        self.accepted.flow_lost(flow);
         self.finish_if_stopped();
     }
 
@@ -434,16 +449,7 @@ impl UserAgent {
             }
         }
         self.clients.handle_timeout(now);
-        while let Some(ClientEvent::TimedOut(id)) = self.clients.poll_event() {
-            self.client_timed_out(now, id);
-        }
         self.servers.handle_timeout(now);
-        while let Some(event) = self.servers.poll_event() {
-            match event {
-                ServerEvent::NoAck(id) => self.events.push_back(UserAgentEvent::NoAck { id }),
-                ServerEvent::Abandoned(_) => {}
-            }
-        }
         self.settle(now);
     }
 

@@ -653,7 +653,7 @@ impl UserAgent {
         };
         self.close_flow(flow);
         self.requests_lost(flow, &lost);
-        self.accepted.retain(|_, accepted| accepted.flow != flow);
+        self.accepted.flow_lost(flow);
         if !self
             .slots
             .iter()
@@ -696,7 +696,6 @@ impl UserAgent {
                 slot.state = State::Removing(flow);
                 slot.attempt.restart();
                 self.register(now, index);
-                self.settle(now);
             }
             State::Opening(flow) | State::Registering(flow) => {
                 slot.state = State::Idle;

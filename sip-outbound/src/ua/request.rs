@@ -321,7 +321,7 @@ impl UserAgent {
     /// # Errors
     /// [`RequestError::Unknown`] for other flows.
     pub fn close_extra(&mut self, now: Instant, flow: FlowId) -> Result<(), RequestError> {
-        self.clock.advance(now);
+        let now = self.clock.advance(now);
         match self.flows.get(&flow).map(|flow| flow.purpose) {
             Some(Purpose::Extra) => {
                 let lost = match self.path(flow) {
@@ -330,6 +330,7 @@ impl UserAgent {
                 };
                 self.close_flow(flow);
                 self.requests_lost(flow, &lost);
+                self.settle(now);
                 Ok(())
             }
             Some(Purpose::Slot(_)) | None => Err(RequestError::Unknown),
@@ -558,20 +559,14 @@ impl UserAgent {
             self.events
                 .push_back(UserAgentEvent::RequestFailed { request, cause });
         }
-        self.forget_old_invites();
     }
 
-    /// Accepted INVITEs whose transaction is over.
-    fn forget_old_invites(&mut self) {
-        let clients = &self.clients;
-        self.by_client
-            .retain(|client, _| clients.request(*client).is_some());
-        let by_client = &self.by_client;
-        self.requests.retain(|_, pending| {
-            pending
-                .client
-                .is_none_or(|client| by_client.contains_key(&client))
-        });
+    /// A transaction is over; with it an accepted INVITE, which has waited for further 2xx.
+    pub(super) fn client_ended(&mut self, client: ClientId) {
+        self.registers.remove(&client);
+        if let Some(request) = self.by_client.remove(&client) {
+            self.requests.remove(&request);
+        }
     }
 
     fn note_accepted(&mut self, flow: FlowId, request: RequestId, response: &Response) {
@@ -656,6 +651,5 @@ impl UserAgent {
             self.events
                 .push_back(UserAgentEvent::RequestFailed { request, cause });
         }
-        self.forget_old_invites();
     }
 }
