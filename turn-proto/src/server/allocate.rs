@@ -16,7 +16,7 @@ use super::allocation::Timer;
 use super::allocation::{Allocation, AllocationId, Mobility, Opening, Protection, Relay, State};
 use super::output::{Event, RelayId, RelayProtocol};
 use super::requests::{BAD_REQUEST, Denied, Proven};
-use super::{Account, Core, Redirect, Users, canonical};
+use super::{Account, Admission, Core, Redirect, Users, canonical};
 use crate::wire::{
     self, AdditionalAddressFamily, AddressErrorCode, AddressFamily, DontFragment, EvenPort,
     Lifetime, MobilityTicket, RequestedAddressFamily, RequestedTransport, ReservationToken,
@@ -71,6 +71,7 @@ impl<U: Users> Core<U> {
             mobile: mobile && wanted.protocol == RelayProtocol::Udp,
         };
         self.begin(now, proven, wanted, opening)
+            .inspect_err(|_| self.users.release(&proven.username))
     }
 
     fn check_quota(&self, username: &[u8]) -> Result<(), Denied> {
@@ -82,7 +83,11 @@ impl<U: Users> Core<U> {
         if self.allocations.len() >= limits.allocations {
             return Err(Denied(code::INSUFFICIENT_CAPACITY));
         }
-        Ok(())
+        match self.users.admit(username) {
+            Admission::Admitted => Ok(()),
+            Admission::QuotaReached => Err(Denied(code::QUOTA_REACHED)),
+            Admission::NoCapacity => Err(Denied(code::INSUFFICIENT_CAPACITY)),
+        }
     }
 
     /// Checks 3 to 9.

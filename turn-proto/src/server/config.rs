@@ -194,6 +194,10 @@ pub struct ServerConfig {
     pub shortest_unverified: usize,
     /// Answers to unverified datagrams longer than this many times the request are not sent: 5.
     pub largest_gain: usize,
+    /// Which of the servers of one host this is: the first byte of each CONNECTION-ID, so that the
+    /// host can hand a data connection that came to another of its servers to this one. Without,
+    /// all four bytes are random.
+    pub instance: Option<u8>,
     /// Keys shared with other servers; without, the server makes its own.
     pub shared_keys: Option<SharedKeys>,
     /// How long a stream may be without allocation: 30 s, then closed.
@@ -232,6 +236,7 @@ impl ServerConfig {
             tunnelled_clients: false,
             shortest_unverified: 0,
             largest_gain: 5,
+            instance: None,
             shared_keys: None,
             stream_idle: Duration::from_secs(30),
             partial_timeout: Duration::from_secs(10),

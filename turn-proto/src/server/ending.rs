@@ -37,6 +37,7 @@ impl<U: Users> Core<U> {
             self.end_connection(peer);
         }
         self.credit_account(&allocation.username);
+        self.users.release(&allocation.username);
         self.by_path.remove(&allocation.path.into());
         let next = allocation.mobility.as_ref().and_then(|moves| moves.next);
         if let Some((path, _)) = next {

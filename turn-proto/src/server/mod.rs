@@ -111,7 +111,7 @@ use self::streams::ClientStream;
 pub use self::streams::StreamRefused;
 use self::tcp::Connection;
 pub use self::users::{
-    KeyQuery, Lookup, OpenAccess, Purpose, RestHash, RestUsers, StaticUsers, Users,
+    Admission, KeyQuery, Lookup, OpenAccess, Purpose, RestHash, RestUsers, StaticUsers, Users,
 };
 use crate::wire::{self, AddressFamily, Icmp};
 

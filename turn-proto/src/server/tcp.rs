@@ -141,7 +141,11 @@ impl<U: Users> Core<U> {
     /// A number no connection has now.
     fn connection_id(&mut self) -> [u8; 4] {
         loop {
-            let id = self.rng.bytes::<4>();
+            let mut id = self.rng.bytes::<4>();
+            if let Some(instance) = self.config.instance {
+                let [first, ..] = &mut id;
+                *first = instance;
+            }
             if !self.by_connection_id.contains_key(&id) {
                 return id;
             }

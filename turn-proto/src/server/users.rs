@@ -62,6 +62,17 @@ impl From<Option<Key>> for Lookup {
     }
 }
 
+/// Whether a user may have one more allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Admitted,
+    /// It has as many as it may have: 486.
+    QuotaReached,
+    /// Nobody gets one now: 508.
+    NoCapacity,
+}
+
 /// Where the keys of users come from.
 pub trait Users {
     /// The key of a user.
@@ -69,6 +80,19 @@ pub trait Users {
     /// Called before the user has proven anything: it must not take long, nor longer for users that
     /// exist.
     fn key(&self, query: &KeyQuery<'_>) -> Lookup;
+
+    /// Asked once for each allocation that the server's own limits allow. For quotas that several
+    /// servers count together, and for servers that are being emptied. What is admitted is counted
+    /// until it is [released](Self::release).
+    fn admit(&self, username: &[u8]) -> Admission {
+        let _ = username;
+        Admission::Admitted
+    }
+
+    /// An allocation that was admitted has ended, or could not be opened.
+    fn release(&self, username: &[u8]) {
+        let _ = username;
+    }
 
     /// Whether requests without any proof are served: for closed networks only (RFC 8155
     /// section 9). Quotas then count by client address.
