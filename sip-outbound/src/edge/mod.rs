@@ -483,22 +483,34 @@ impl EdgeProxy {
     }
 
     /// Writes the next datagram, or what any stream has to send, into `buf`. A stream is named by
-    /// the number of its flow.
+    /// the number of its flow. Hosts whose connections can be full ask by
+    /// [`poll_datagram`](Self::poll_datagram) and [`poll_flow`](Self::poll_flow) instead, so that
+    /// a slow one does not hold the others up.
     ///
     /// # Panics
     /// When `buf` is shorter than a datagram; [`MAX_TRANSMIT`](crate::MAX_TRANSMIT) fits all.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit> {
-        if let Some((at, bytes)) = self.datagrams.pop_front() {
-            assert!(bytes.len() <= buf.len(), "transmit buffer too small");
-            if let Some(slot) = buf.get_mut(..bytes.len()) {
-                slot.copy_from_slice(&bytes);
-            }
-            let (to, len) = (Path::Datagram(at), bytes.len());
+        if let Some(Transmit { to, len }) = self.poll_datagram(buf) {
+            let to = Path::Datagram(to);
             return Some(Transmit { to, len });
         }
         let flow = self.writable().next()?;
         let len = self.poll_flow(flow, buf)?;
         let to = Path::Stream(StreamId(flow.0));
+        Some(Transmit { to, len })
+    }
+
+    /// Writes the next datagram into `buf`.
+    ///
+    /// # Panics
+    /// When `buf` is shorter than the datagram; [`MAX_TRANSMIT`](crate::MAX_TRANSMIT) fits all.
+    pub fn poll_datagram(&mut self, buf: &mut [u8]) -> Option<Transmit<FiveTuple>> {
+        let (to, bytes) = self.datagrams.pop_front()?;
+        assert!(bytes.len() <= buf.len(), "transmit buffer too small");
+        if let Some(slot) = buf.get_mut(..bytes.len()) {
+            slot.copy_from_slice(&bytes);
+        }
+        let len = bytes.len();
         Some(Transmit { to, len })
     }
 
