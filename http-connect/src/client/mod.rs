@@ -523,6 +523,11 @@ impl ConnectClient {
         (len > 0).then_some(len)
     }
 
+    /// Whether [`poll_transmit`](Self::poll_transmit) has bytes.
+    pub const fn wants_transmit(&self) -> bool {
+        self.request.len() > self.sent
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<ConnectEvent> {
         self.events.pop_front()
