@@ -5,6 +5,7 @@
 pub mod http_proxy;
 pub mod network;
 pub mod peer;
+pub mod servers;
 pub mod stream;
 pub mod tls;
 pub mod turn;

@@ -636,9 +636,9 @@ fn failure_of(error: &StreamError) -> StreamFailure {
             std::io::ErrorKind::TimedOut => StreamFailure::Timeout,
             _ => StreamFailure::Other,
         },
-        StreamError::Tunnel(TunnelError::Refused(_) | TunnelError::Connect(_)) => {
-            StreamFailure::Proxy
-        }
+        StreamError::Tunnel(
+            TunnelError::Refused(_) | TunnelError::Connect(_) | TunnelError::NotATunnel(_),
+        ) => StreamFailure::Proxy,
         StreamError::Tunnel(_) => StreamFailure::Tls,
     }
 }

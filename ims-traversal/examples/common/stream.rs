@@ -115,6 +115,7 @@ async fn drive(
                 TunnelEvent::Reconnect => return true,
                 // No tokens here.
                 TunnelEvent::NeedToken { .. } => tunnel.set_token(now(), None),
+                TunnelEvent::NeedCredentials { .. } => tunnel.set_credentials(now(), None),
                 TunnelEvent::Failed(error) => {
                     // The alert that says why.
                     while let Some(len) = tunnel.poll_transmit(&mut buf) {

@@ -11,12 +11,14 @@ use core::time::Duration;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{Buf as _, BytesMut};
-use http_connect::auth::{ClientAuth, Scheme};
+use http_connect::auth::{ClientAuth, Credentials, Scheme};
 use http_connect::{
-    ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, Rejection, Target,
+    ConnectClient, ConnectConfig, ConnectError, ConnectEvent, FieldError, NotATunnel, Rejection,
+    Target,
 };
 use stun_proto::time::Clock;
 #[cfg(feature = "tls")]
@@ -33,7 +35,8 @@ use self::tls::TlsLayer;
 pub struct ProxyHop {
     /// Where the tunnel is to lead.
     pub target: Target,
-    /// Fields, limits, timeouts.
+    /// Fields, limits, timeouts. With [`Tls::Client`] inside, TLS is expected whatever
+    /// [`ConnectConfig::expect_tls`] says.
     pub config: ConnectConfig,
     /// Credentials and what is known of the proxy's wishes.
     pub auth: ClientAuth,
@@ -76,6 +79,10 @@ pub enum TunnelError {
     /// The exchange with the proxy failed.
     #[error("HTTP CONNECT: {0}")]
     Connect(ConnectError),
+    /// What answers behind the proxy's 2xx does not speak TLS: a captive portal says "200" to
+    /// everything.
+    #[error(transparent)]
+    NotATunnel(NotATunnel),
     /// The other side's certificate is not acceptable: wrong name, unknown issuer, expired.
     #[cfg(feature = "tls")]
     #[error("TLS certificate: {0}")]
@@ -136,12 +143,19 @@ pub enum TunnelEvent {
     /// Close this connection, open another one to the same proxy, then call
     /// [`Tunnel::handle_connected`].
     Reconnect,
+    /// The proxy wants user name and password and there are none: [`Tunnel::set_credentials`].
+    NeedCredentials {
+        /// What they are for, as the proxy says.
+        realm: String,
+        /// How they will be sent.
+        scheme: Scheme,
+    },
     /// The proxy's authentication needs a token: [`Tunnel::set_token`].
     NeedToken {
         /// Negotiate or NTLM.
         scheme: Scheme,
         /// What the proxy sent, base64.
-        token: Option<alloc::string::String>,
+        token: Option<String>,
     },
     /// The other side has closed; what came before can still be read. Terminal.
     Closed,
@@ -190,6 +204,8 @@ enum State {
 #[derive(Debug)]
 pub struct Tunnel {
     state: State,
+    /// Looks at the first bytes that come through the proxy.
+    opened: Option<http_connect::Tunnel>,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     write_limit: usize,
@@ -211,19 +227,27 @@ impl Tunnel {
     pub fn new(config: TunnelConfig, seed: [u8; 32], now: Instant) -> Result<Self, FieldError> {
         let mut rng = Rng::from_seed(seed);
         let state = match config.proxy {
-            Some(hop) => State::Connect(Box::new(ConnectClient::new(
-                hop.target,
-                hop.config,
-                hop.auth,
-                rng.fork(),
-                now,
-            )?)),
+            #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+            Some(mut hop) => {
+                #[cfg(feature = "tls")]
+                if let Some(Tls::Client { .. }) = &config.tls {
+                    hop.config.expect_tls = true;
+                }
+                State::Connect(Box::new(ConnectClient::new(
+                    hop.target,
+                    hop.config,
+                    hop.auth,
+                    rng.fork(),
+                    now,
+                )?))
+            }
             None => State::Handshake(Layer::Clear {
                 outbox: BytesMut::new(),
             }),
         };
         Ok(Self {
             state,
+            opened: None,
             #[cfg(feature = "tls")]
             tls: config.tls,
             write_limit: config.write_limit,
@@ -277,8 +301,13 @@ impl Tunnel {
             State::Handshake(_) | State::Open(_) | State::Closing(_) => data,
             State::Ended => return,
         };
-        if !rest.is_empty() {
-            self.layer_input(rest);
+        if rest.is_empty() {
+            return;
+        }
+        match self.opened.as_mut().map(|opened| opened.read(rest)) {
+            Some(Err(error)) => self.fail(TunnelError::NotATunnel(error)),
+            Some(Ok(data)) => self.layer_input(data),
+            None => self.layer_input(rest),
         }
     }
 
@@ -290,6 +319,7 @@ impl Tunnel {
             match client.poll_event() {
                 None => return,
                 Some(ConnectEvent::Established { .. }) => {
+                    self.opened = client.tunnel();
                     self.events.push_back(TunnelEvent::Connected);
                     self.start_layer(now);
                 }
@@ -297,6 +327,10 @@ impl Tunnel {
                 Some(ConnectEvent::NeedToken { scheme, token }) => {
                     self.events
                         .push_back(TunnelEvent::NeedToken { scheme, token });
+                }
+                Some(ConnectEvent::NeedCredentials { realm, scheme }) => {
+                    self.events
+                        .push_back(TunnelEvent::NeedCredentials { realm, scheme });
                 }
                 Some(ConnectEvent::Rejected(rejection)) => {
                     self.fail(TunnelError::Refused(rejection));
@@ -425,16 +459,38 @@ impl Tunnel {
         (len > 0).then_some(len)
     }
 
+    /// Whether [`poll_transmit`](Self::poll_transmit) has bytes.
+    pub fn wants_transmit(&self) -> bool {
+        match &self.state {
+            State::Connect(client) => client.wants_transmit(),
+            State::Handshake(layer) | State::Open(layer) | State::Closing(layer) => match layer {
+                Layer::Clear { outbox } => !outbox.is_empty(),
+                #[cfg(feature = "tls")]
+                Layer::Tls(tls) => tls.wants_output(),
+            },
+            State::Ended => false,
+        }
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<TunnelEvent> {
         self.events.pop_front()
     }
 
     /// The token [`TunnelEvent::NeedToken`] asked for, base64; `None` gives up.
-    pub fn set_token(&mut self, now: Instant, token: Option<alloc::string::String>) {
+    pub fn set_token(&mut self, now: Instant, token: Option<String>) {
         let now = self.clock.advance(now);
         if let State::Connect(client) = &mut self.state {
             client.set_token(now, token);
+            self.connect_events(now);
+        }
+    }
+
+    /// What [`TunnelEvent::NeedCredentials`] asked for; `None` gives up.
+    pub fn set_credentials(&mut self, now: Instant, credentials: Option<Credentials>) {
+        let now = self.clock.advance(now);
+        if let State::Connect(client) = &mut self.state {
+            client.set_credentials(now, credentials);
             self.connect_events(now);
         }
     }
@@ -465,6 +521,16 @@ impl Tunnel {
     /// How many clear bytes can be read.
     pub fn readable(&self) -> usize {
         self.inbox.len()
+    }
+
+    /// The clear bytes that can be read, where they are; then [`consume`](Self::consume) them.
+    pub fn received(&self) -> &[u8] {
+        &self.inbox
+    }
+
+    /// Forgets the first `len` bytes of [`received`](Self::received), or all there are.
+    pub fn consume(&mut self, len: usize) {
+        self.inbox.advance(len.min(self.inbox.len()));
     }
 
     /// Closes this side: what was written is still sent, then the host closes the connection.

@@ -201,6 +201,31 @@ fn failures_name_their_step() {
 }
 
 #[test]
+fn a_portal_behind_the_proxys_200_is_not_taken_for_tls() {
+    // In one piece with the 200, and after the ClientHello.
+    for early in [true, false] {
+        let (client, _) = sides("turn.example");
+        let mut a = tunnel(true, Some(client));
+        output(&mut a, 1000);
+        let (now, head, page) = (
+            Instant::ZERO,
+            b"HTTP/1.1 200 OK\r\n\r\n".as_slice(),
+            b"<html>".as_slice(),
+        );
+        if early {
+            a.handle_input(now, &[head, page].concat());
+        } else {
+            a.handle_input(now, head);
+            assert_eq!(output(&mut a, 1000)[0], 0x16);
+            a.handle_input(now, page);
+        }
+        let failed = TunnelEvent::Failed(TunnelError::NotATunnel(NotATunnel));
+        assert_eq!(events(&mut a), [TunnelEvent::Connected, failed]);
+        assert!(!a.wants_transmit() && a.poll_timeout().is_none());
+    }
+}
+
+#[test]
 fn clear_tunnels_are_limited_and_lose_nothing() {
     let mut a = tunnel(false, None);
     assert_eq!(events(&mut a), [TunnelEvent::Ready { alpn: None }]);

@@ -99,6 +99,10 @@ impl TlsLayer {
         total.saturating_sub(rest.len())
     }
 
+    pub(super) fn wants_output(&self) -> bool {
+        self.session.wants_write()
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
     }
