@@ -9,4 +9,11 @@ extern crate alloc;
 #[cfg(feature = "tls")]
 extern crate std;
 
+#[allow(dead_code, reason = "its users follow")]
+mod conns;
 pub mod tunnel;
+
+// What every role says to its host.
+pub use conns::{
+    ConnAction, ConnError, ConnFailure, ConnId, ConnLimits, Endpoint, HttpProxy, PlanError,
+};
