@@ -12,6 +12,7 @@ extern crate std;
 #[allow(dead_code, reason = "its users follow")]
 mod conns;
 pub mod tunnel;
+pub mod ue;
 
 // What every role says to its host.
 pub use conns::{
