@@ -1,6 +1,6 @@
 //! Who is where.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -72,6 +72,7 @@ impl Binding {
 pub(super) struct Bindings {
     by_aor: BTreeMap<Aor, Vec<Binding>>,
     owners: BTreeMap<BindingId, Aor>,
+    by_flow: BTreeSet<(FlowId, BindingId)>,
     timers: Timers<BindingId>,
     next: u64,
 }
@@ -99,13 +100,22 @@ impl Bindings {
         for old in self.by_aor.remove(aor).unwrap_or_default() {
             self.owners.remove(&old.id);
             self.timers.disarm(old.id);
+            self.forget_flow(&old);
         }
         for binding in &set {
+            self.by_flow
+                .extend(binding.flow.map(|flow| (flow, binding.id)));
             self.owners.insert(binding.id, aor.clone());
             self.timers.set(binding.id, binding.expires_at);
         }
         if !set.is_empty() {
             self.by_aor.insert(aor.clone(), set);
+        }
+    }
+
+    fn forget_flow(&mut self, binding: &Binding) {
+        if let Some(flow) = binding.flow {
+            self.by_flow.remove(&(flow, binding.id));
         }
     }
 
@@ -118,6 +128,7 @@ impl Bindings {
         if set.is_empty() {
             self.by_aor.remove(&aor);
         }
+        self.forget_flow(&binding);
         Some((aor, binding))
     }
 
@@ -132,12 +143,8 @@ impl Bindings {
 
     /// Those that a flow leads to.
     pub(super) fn on_flow(&self, flow: FlowId) -> Vec<BindingId> {
-        self.by_aor
-            .values()
-            .flatten()
-            .filter(|binding| binding.flow == Some(flow))
-            .map(|binding| binding.id)
-            .collect()
+        let all = (flow, BindingId(0))..=(flow, BindingId(u64::MAX));
+        self.by_flow.range(all).map(|(_, id)| *id).collect()
     }
 
     /// Where requests for a user go: of each device one flow at a time, the latest first.

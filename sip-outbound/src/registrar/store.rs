@@ -51,8 +51,20 @@ impl Gruus {
     }
 
     pub(super) fn forget(&mut self, aor: &Aor) {
-        self.by_name.retain(|_, (owner, _)| owner != aor);
-        self.by_device.retain(|(owner, _), _| owner != aor);
+        let from = (aor.clone(), String::new());
+        let devices: Vec<_> = self
+            .by_device
+            .range(from..)
+            .map(|(device, _)| device)
+            .take_while(|(owner, _)| owner == aor)
+            .cloned()
+            .collect();
+        for device in devices {
+            let (_, names) = self.by_device.remove(&device).unwrap_or_default();
+            for name in names {
+                self.by_name.remove(&name);
+            }
+        }
     }
 }
 

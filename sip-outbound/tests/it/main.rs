@@ -7,6 +7,8 @@
     reason = "test code"
 )]
 
+mod scale;
+
 use core::net::SocketAddr;
 use core::time::Duration;
 
