@@ -219,9 +219,10 @@ impl EdgeProxy {
                 break;
             };
             self.handle_frame(now, flow, frame);
+            // What this one brings about goes out before what the next one does.
+            self.settle(now);
         }
         self.watch_message(flow);
-        self.settle(now);
     }
 
     /// Takes in a datagram of the access side, from whomever.

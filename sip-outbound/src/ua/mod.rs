@@ -282,6 +282,8 @@ impl UserAgent {
                 break;
             };
             self.handle_frame(now, flow, frame);
+            // What this one brings about goes out before what the next one does.
+            self.settle(now);
         }
         let late = self.open_mut(flow).is_some_and(|open| match &open.link {
             Link::Stream(framer) => matches!(open.ping, Ping::Late) && !framer.is_receiving(),

@@ -10,7 +10,9 @@ use stun_proto::{Rng, Transport};
 
 use super::flow::{Link, Purpose};
 use super::registration::{Slot, loose};
-use super::{Dialog, FlowId, FlowTarget, RequestFailure, RequestId, UserAgent, UserAgentEvent};
+use super::{
+    Dialog, FlowId, FlowTarget, Phase, RequestFailure, RequestId, UserAgent, UserAgentEvent,
+};
 use crate::Instant;
 use crate::digest::{AuthFailure, ChallengeStep, DigestAttempt};
 use crate::transaction::ClientId;
@@ -91,7 +93,7 @@ impl NewRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// No registration is in force, or the flow is gone.
+    /// No registration is in force, the flow is gone, or the machine has stopped.
     #[error("no flow for the request")]
     NoFlow,
     /// There are as many open requests, or flows, as allowed.
@@ -183,6 +185,9 @@ impl UserAgent {
             return Err(RequestError::Method);
         }
         Uri::parse(&new.uri, &self.config.parse.limits).map_err(|_| BuildError::Uri)?;
+        if self.phase == Phase::Stopped {
+            return Err(RequestError::NoFlow);
+        }
         if self.requests.len() >= self.config.max_transactions {
             return Err(RequestError::Full);
         }
