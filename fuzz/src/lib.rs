@@ -22,6 +22,8 @@ pub mod ice;
 #[cfg(any(feature = "http", feature = "turn"))]
 mod pieces;
 pub mod sim;
+#[cfg(feature = "sip")]
+pub mod sip;
 #[cfg(feature = "stun")]
 pub mod stun;
 #[cfg(feature = "turn")]

@@ -17,3 +17,15 @@ pub(crate) fn pieces(data: &[u8], choices: &mut Choices) -> Vec<Vec<u8>> {
     pieces.retain(|piece| !piece.is_empty());
     pieces
 }
+
+/// Bytes that are text for the most part, and look like it in messages.
+#[cfg(feature = "sip")]
+#[derive(Clone, PartialEq, Eq)]
+pub struct Octets(pub Vec<u8>);
+
+#[cfg(feature = "sip")]
+impl core::fmt::Debug for Octets {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 /// An entry function of the fuzzers.
 type Entry = fn(&[u8]);
 
-const ENTRIES: [(&str, Entry); 11] = [
+const ENTRIES: [(&str, Entry); 14] = [
     ("parse_stun", fuzz::stun::parse_stun),
     ("ops_stun_message", fuzz::stun::ops_stun_message),
     ("ops_stun_stream", fuzz::stun::ops_stun_stream),
@@ -18,6 +18,9 @@ const ENTRIES: [(&str, Entry); 11] = [
     ("parse_http", fuzz::connect::parse_http),
     ("ops_connect_client", fuzz::connect::ops_connect_client),
     ("ops_connect_proxy", fuzz::connect::ops_connect_proxy),
+    ("parse_sip", fuzz::sip::parse_sip),
+    ("ops_sip_agent", fuzz::sip::ops_sip_agent),
+    ("ops_sip_edge", fuzz::sip::ops_sip_edge),
 ];
 
 #[test]
