@@ -13,29 +13,25 @@
 mod common;
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use http_connect::auth::{
-    Allow, ClientAuth, Credentials as ProxyCredentials, Policy as AuthPolicy,
-};
-use http_connect::{ConnectConfig, Target};
 use ice_proto::sdp::Line;
 use ice_proto::{
     Credentials, Policy, Remote, RemoteDescription, RemoteStream, Role, SessionConfig, Transport,
     TurnServer,
 };
-use ims_traversal::tunnel::{ProxyHop, Tls, TunnelConfig};
 use serde_json::{Value, json};
-use stun_proto::uri::{Host, Scheme, Uri, UriTransport};
+use stun_proto::uri::{Scheme, Uri};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use common::network::Network;
 use common::peer::{OpenStream, Peer, PeerConfig, PeerOutput, Summary, WantedStream};
+use common::servers;
 
 /// Which candidates to use.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -237,136 +233,49 @@ fn report(name: &str, role: &str, output: PeerOutput) {
     }
 }
 
-fn host_text(uri: &Uri) -> String {
-    match uri.host() {
-        Host::Ip(ip) => ip.to_string(),
-        Host::Name(name) => name.clone(),
-    }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
-    let plain = host.trim_matches(['[', ']']);
-    let found = (plain, port).to_socket_addrs();
-    let found = found.with_context(|| format!("resolving {host}"))?.next();
-    found.with_context(|| format!("no address for {host}"))
-}
-
 fn stun_server(text: &str) -> Result<SocketAddr> {
     let uri: Uri = text.parse().with_context(|| format!("STUN URI {text}"))?;
     anyhow::ensure!(
         uri.scheme() == Scheme::Stun,
         "{text}: only stun: over UDP is supported"
     );
-    resolve(&host_text(&uri), uri.port())
+    servers::resolve(&servers::host_text(&uri), uri.port())
 }
 
 fn turn_server(text: &str, args: &Args) -> Result<TurnServer> {
-    let uri: Uri = text.parse().with_context(|| format!("TURN URI {text}"))?;
-    let transport = match (uri.scheme(), uri.transport()) {
-        (Scheme::Turn, None | Some(UriTransport::Udp)) => Transport::Udp,
-        (Scheme::Turn, Some(UriTransport::Tcp)) => Transport::Tcp,
-        (Scheme::Turns, None | Some(UriTransport::Tcp)) => Transport::Tls,
-        _ => bail!("{text}: this kind of server is not supported"),
-    };
+    let server = servers::turn_uri(text)?;
     let (Some(username), Some(password)) = (&args.username, &args.password) else {
         bail!("--turn needs --username and --password");
     };
     Ok(TurnServer {
-        addr: resolve(&host_text(&uri), uri.port())?,
-        transport,
+        addr: server.addr,
+        transport: server.transport,
         credentials: stun_proto::auth::Credentials::new(username, password.as_str()),
-        server_name: Some(host_text(&uri)),
+        server_name: Some(server.host),
         family: None,
     })
 }
 
-/// The address the way to the servers, or to anywhere, begins with. Nothing is sent.
+/// The address the way to the servers, or to anywhere, begins with.
 fn default_address(session: &SessionConfig) -> Result<IpAddr> {
-    let servers = session.stun_servers.iter();
+    let stun = session.stun_servers.iter();
     let turn = session.turn_servers.iter().map(|s| &s.addr);
     let fallback = SocketAddr::from(([203, 0, 113, 1], 9));
-    let to = servers.chain(turn).next().copied().unwrap_or(fallback);
-    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = std::net::UdpSocket::bind(any)?;
-    socket
-        .connect(to)
-        .context("finding the local address; try --bind")?;
-    Ok(socket.local_addr()?.ip())
-}
-
-/// A proxy as it stands in a URL.
-#[derive(Clone, Debug)]
-struct Proxy {
-    addr: SocketAddr,
-    credentials: Option<ProxyCredentials>,
-}
-
-fn proxy(url: &str) -> Result<Proxy> {
-    let rest = url
-        .strip_prefix("http://")
-        .context("--proxy must begin with http://")?;
-    let rest = rest.trim_end_matches('/');
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((user, place)) => (Some(user), place),
-        None => (None, rest),
-    };
-    let credentials = match user.map(|user| user.split_once(':')) {
-        None => None,
-        Some(Some((name, password))) => Some(ProxyCredentials::new(name, password)),
-        Some(None) => bail!("--proxy: a user needs a password, USER:PASSWORD@"),
-    };
-    let target: Target = place.parse().context("--proxy: HOST:PORT")?;
-    let host = target.host().to_string();
-    let addr = resolve(&host, target.port())?;
-    Ok(Proxy { addr, credentials })
+    servers::local_address(stun.chain(turn).next().copied().unwrap_or(fallback))
 }
 
 fn stream_opener(args: &Args) -> Result<OpenStream> {
-    let proxy = args.proxy.as_deref().map(proxy).transpose()?;
+    let proxy = args.proxy.as_deref().map(servers::proxy).transpose()?;
     let tls = match &args.ca {
         Some(file) => Some(common::tls::client(common::tls::roots(file)?)?),
         None => None,
     };
     Ok(Box::new(move |wanted: &WantedStream| {
-        let error = |error: anyhow::Error| format!("{error:#}");
         let host = wanted.server_name.clone();
         let host = host.unwrap_or_else(|| wanted.remote.ip().to_string());
-        let tls = match wanted.transport {
-            Transport::Tls => {
-                let config = tls.clone().ok_or("turns: needs --ca")?;
-                let name = common::tls::server_name(&host).map_err(error)?;
-                Some(Tls::Client { config, name })
-            }
-            _ => None,
-        };
-        let Some(proxy) = &proxy else {
-            let config = TunnelConfig {
-                tls,
-                ..TunnelConfig::default()
-            };
-            return Ok((wanted.remote, config));
-        };
-        let plain = host.trim_matches(['[', ']']);
-        let target = Target::new(plain, wanted.remote.port()).map_err(|e| e.to_string())?;
-        let policy = AuthPolicy {
-            basic: Allow::Always,
-            md5: Allow::Always,
-            ..AuthPolicy::default()
-        };
-        let hop = ProxyHop {
-            target,
-            config: ConnectConfig {
-                expect_tls: tls.is_some(),
-                ..ConnectConfig::default()
-            },
-            auth: ClientAuth::new(proxy.credentials.clone(), policy),
-        };
-        let config = TunnelConfig {
-            proxy: Some(hop),
-            tls,
-            ..TunnelConfig::default()
-        };
-        Ok((proxy.addr, config))
+        let secure = wanted.transport == Transport::Tls;
+        servers::way_to(wanted.remote, secure, &host, proxy.as_ref(), tls.as_ref())
+            .map_err(|error| format!("{error:#}"))
     }))
 }
 

@@ -85,6 +85,51 @@ refused() {
 	fi
 }
 
+# turn NAME PATTERN ARGS...: turn-client in ue; its last line must match PATTERN.
+turn() {
+	local name="$LAB_VARIANT: turn-client, $1" pattern=$2 out code
+	shift 2
+	out=$(timeout 100 "$lab" exec ue "$BIN/turn-client" --json --ca "$LAB_CA" "$@" 2>&1)
+	code=$?
+	printf '%s' "$out" | tail -n 1 | grep -q "$pattern" || code=1
+	report "$name" $code "$out"
+}
+
+# turn_passive NAME ARGS...: the same with a connection from the peer, which must get its 1,000 lines back.
+turn_passive() {
+	local name="$LAB_VARIANT: turn-client, $1" client relayed='' code=1
+	shift
+	timeout 40 ip netns exec "$LAB_NS-ue" "$BIN/turn-client" --json --ca "$LAB_CA" --tcp-relay --accept 1 \
+		--permit "$LAB_PEER_IP" "$@" >"$work/turn-client.log" 2>&1 &
+	client=$!
+	for _ in $(seq 50); do
+		grep -q permitted "$work/turn-client.log" && break
+		sleep 0.1
+	done
+	relayed=$(sed -n 's/.*"relayed":"\([^"]*\)".*/\1/p' "$work/turn-client.log")
+	seq 1000 >"$work/lines"
+	# The relay may be told of the peer a moment before it is bound: the lines wait.
+	if [ -n "$relayed" ]; then
+		{ cat "$work/lines" && sleep 2; } |
+			timeout 20 ip netns exec "$LAB_NS-peer" socat -t 5 - "TCP:$relayed,bind=$LAB_PEER_IP" >"$work/echoed" 2>&1
+		cmp -s "$work/lines" "$work/echoed" && code=0
+	fi
+	wait "$client" || code=1
+	report "$name" $code "$(cat "$work/turn-client.log")"
+}
+
+# turn_streams NAME ARGS...: two relayed TCP streams, so three connections to the server.
+turn_streams() {
+	local name=$1 echo
+	shift
+	ip netns exec "$LAB_NS-peer" socat "TCP-LISTEN:3482,bind=$LAB_PEER_IP,fork,reuseaddr" PIPE &
+	echo=$!
+	sleep 0.2
+	turn "$name" '"type":"done","echoed":100,.*"connections":3,"closed":true' --tcp-relay --messages 50 --interval 5 \
+		--size 1000 --peer "$LAB_PEER_IP:3481" --peer "$LAB_PEER_IP:3482" "$@"
+	kill "$echo" 2>/dev/null
+}
+
 user="--username ${LAB_TURN_USER:-ue} --password ue-secret"
 turn_udp="--turn turn:turn.lab.test $user"
 turn_80="--turn turn:turn.lab.test:80?transport=tcp $user"
@@ -113,6 +158,13 @@ if up open; then
 	refused "unknown issuer" "TLS certificate" --ca "$work/other.pem" --turn turns:turn.lab.test:443 $user
 	refused "nobody listens" "TCP connection" --turn "turn:peer.lab.test:81?transport=tcp" $user
 	refused "no TURN server there" "does not answer\|cannot be reached" --turn turn:peer.lab.test:3480 $user
+	done='"type":"done","echoed":10,.*"closed":true'
+	for way in turn:turn.lab.test "turn:turn.lab.test:80?transport=tcp" turns:turn.lab.test:443; do
+		turn "$way" "$done" "$way" $user --peer "$LAB_PEER_IP:3480"
+	done
+	turn "indications" "$done" turn:turn.lab.test $user --peer "$LAB_PEER_IP:3480" --no-channel
+	turn "shared-secret credentials" "$done" turn:turn-rest.lab.test --rest-secret "$LAB_TURN_REST_SECRET" \
+		--peer "$LAB_PEER_IP:3480"
 fi
 if up nat; then
 	pair "symmetric NAT, STUN" any "--stun stun:turn.lab.test" ""
@@ -133,6 +185,14 @@ if up fw443; then
 	pair "TLS 443" relay "$turn_443" ""
 	pair "TLS 443, both relayed" relay "$turn_443" "$turn_udp --policy relay"
 	refused "UDP is swallowed" "does not answer" $turn_udp
+	turn_streams "two relayed TCP streams, TLS 443" turns:turn.lab.test:443 $user
+	turn_streams "two relayed TCP streams, TCP 80" "turn:turn.lab.test:80?transport=tcp" $user
+	turn_streams "two relayed TCP streams, shared-secret credentials" turns:turn-rest.lab.test:443 \
+		--rest-secret "$LAB_TURN_REST_SECRET"
+	turn_passive "a peer connects, TLS 443" turns:turn.lab.test:443 $user
+	# Nonces live 60 s: the allocation is given back with another one.
+	turn "a nonce that has grown old" '"type":"done","echoed":75,.*"closed":true' turns:turn.lab.test:443 $user \
+		--peer "$LAB_PEER_IP:3480" --messages 75 --interval 1000 --timeout 90
 fi
 if up proxy; then
 	auth=${LAB_PROXY_USER}:${LAB_PROXY_PASSWORD}
@@ -144,6 +204,15 @@ if up proxy; then
 	pair "tinyproxy, Basic" relay "$turn_443 --proxy http://$auth@$LAB_TINYPROXY_IP:$port" ""
 	pair "squid, shared-secret credentials" relay \
 		"--turn turns:turn-rest.lab.test:443 $(rest) --proxy http://$LAB_PROXY_OPEN_IP:$port" ""
+	for proxy in "squid, Digest=$auth@$LAB_PROXY_DIGEST_IP" "squid=$LAB_PROXY_OPEN_IP" "tinyproxy=$auth@$LAB_TINYPROXY_IP"; do
+		turn_streams "two relayed TCP streams, ${proxy%%=*}" turns:turn.lab.test:443 $user \
+			--proxy "http://${proxy#*=}:$port"
+	done
+	turn_passive "a peer connects, through squid" turns:turn.lab.test:443 $user \
+		--proxy "http://$auth@$LAB_PROXY_IP:$port"
+	turn "shared-secret credentials, through squid" '"type":"done","echoed":10,.*"connections":1,' \
+		turns:turn-rest.lab.test:443 --rest-secret "$LAB_TURN_REST_SECRET" --peer "$LAB_PEER_IP:3480" \
+		--proxy "http://$LAB_PROXY_OPEN_IP:$port"
 	refused "wrong proxy password" "user name or password was rejected" --ca "$LAB_CA" $turn_443 \
 		--proxy "http://web:wrong@$LAB_PROXY_DIGEST_IP:$port"
 	refused "proxy wants credentials" "credentials are asked for" --ca "$LAB_CA" $turn_443 \

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each program uses its part")]
 #![allow(unreachable_pub, reason = "a module of programs, not of a library")]
 
+pub mod echo;
 pub mod http_proxy;
 pub mod network;
 pub mod peer;
