@@ -533,6 +533,18 @@ impl Tunnel {
         self.inbox.advance(len.min(self.inbox.len()));
     }
 
+    /// The name a client asked for by SNI; known to the server's side once the tunnel is ready.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.state {
+            State::Open(layer) | State::Closing(layer) => match layer {
+                Layer::Clear { .. } => None,
+                #[cfg(feature = "tls")]
+                Layer::Tls(tls) => tls.server_name(),
+            },
+            State::Connect(_) | State::Handshake(_) | State::Ended => None,
+        }
+    }
+
     /// Closes this side: what was written is still sent, then the host closes the connection.
     pub fn close(&mut self) {
         match core::mem::replace(&mut self.state, State::Ended) {

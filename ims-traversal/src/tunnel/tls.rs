@@ -107,6 +107,13 @@ impl TlsLayer {
         self.session.is_handshaking()
     }
 
+    pub(super) fn server_name(&self) -> Option<&str> {
+        match &self.session {
+            Connection::Server(session) => session.server_name(),
+            Connection::Client(_) => None,
+        }
+    }
+
     pub(super) fn alpn(&self) -> Option<Vec<u8>> {
         self.session.alpn_protocol().map(<[u8]>::to_vec)
     }
