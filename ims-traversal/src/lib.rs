@@ -11,6 +11,7 @@ extern crate std;
 
 #[allow(dead_code, reason = "its users follow")]
 mod conns;
+pub mod pcscf;
 pub mod tunnel;
 pub mod ue;
 
