@@ -64,6 +64,8 @@ pub struct EdgeConfig {
     pub flow_grace: Duration,
     /// How long a flow may stay without a registration: 64 s.
     pub unregistered_timeout: Duration,
+    /// How long a flow of the core side may be without traffic in either direction: 300 s.
+    pub core_idle: Duration,
     /// Adds Path also for contacts without reg-id.
     pub path_always: bool,
     /// Adds `Require: path`, and refuses with 421 clients that do not offer Path.
@@ -82,6 +84,12 @@ pub struct EdgeConfig {
     pub unregistered_limits: Limits,
     /// Flows at a time: 10,000.
     pub max_flows: usize,
+    /// Flows to next hops in the core that are opened from here: 64; requests that would need
+    /// another one get 503.
+    pub max_core_flows: usize,
+    /// Actions and events that wait for the host: 4,096. With more, messages are dropped unread
+    /// and counted, and no flows accepted.
+    pub max_events: usize,
     /// Open server transactions: 1,024.
     pub max_server_transactions: usize,
     /// Open client transactions: 1,024.
@@ -119,6 +127,7 @@ impl EdgeConfig {
             flow_timer: Some(120),
             flow_grace: Duration::from_secs(32),
             unregistered_timeout: Duration::from_secs(64),
+            core_idle: Duration::from_secs(300),
             path_always: false,
             require_path: false,
             record_route_always: false,
@@ -128,6 +137,8 @@ impl EdgeConfig {
             parse: ParseConfig::default(),
             unregistered_limits: Limits::UNAUTHENTICATED,
             max_flows: 10_000,
+            max_core_flows: 64,
+            max_events: 4096,
             max_server_transactions: 1024,
             max_client_transactions: 1024,
             max_unsent: 256 * 1024,
@@ -159,7 +170,10 @@ impl EdgeConfig {
             return Err(EdgeConfigError::OptionTag);
         }
         let zero = self.unregistered_timeout.is_zero()
+            || self.core_idle.is_zero()
             || self.max_flows == 0
+            || self.max_core_flows == 0
+            || self.max_events == 0
             || self.max_server_transactions == 0
             || self.max_client_transactions == 0
             || self.max_unsent == 0

@@ -4,10 +4,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use stun_proto::FiveTuple;
 use stun_proto::wire::{
     Class, Message as StunMessage, MessageType, Method as StunMethod, Writer, XorMappedAddress,
 };
+use stun_proto::{FiveTuple, Transport};
 
 use super::EdgeConfig;
 use super::plan::Plan;
@@ -16,7 +16,7 @@ use crate::framing::{Framer, FramerConfig, FramingError, Role};
 use crate::outbox::Outbox;
 use crate::transaction::ServerId;
 use crate::ua::FlowTarget;
-use crate::wire::{Aor, ParseConfig};
+use crate::wire::{Aor, ParseConfig, UriBuf};
 
 /// Which side of the proxy a flow is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,27 @@ pub(super) struct FlowRegistration {
     /// The AOR as a URI.
     pub(super) identity: String,
     pub(super) service_route: Vec<String>,
+}
+
+/// What makes two next hops the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NextHop {
+    host: String,
+    port: u16,
+    secure: bool,
+    transport: Option<Transport>,
+}
+
+impl NextHop {
+    pub(super) fn of(uri: &UriBuf) -> Self {
+        let uri = uri.as_uri();
+        Self {
+            host: uri.host().to_ascii_lowercase(),
+            port: uri.port_or_default(),
+            secure: uri.is_secure(),
+            transport: uri.transport(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use stun_proto::{FiveTuple, Path};
 
-use super::flow::{EdgeFlow, Waiting};
+use super::flow::{NextHop, Waiting};
 use super::plan::{Hop, Plan, Reject};
 use super::respond::Context;
 use super::{EdgeProxy, Side};
@@ -22,9 +22,14 @@ const MAX_WAITING: usize = 64;
 impl EdgeProxy {
     pub(super) fn handle_message(&mut self, now: Instant, flow: FlowId, message: Message) {
         let limits = self.config.parse.limits;
+        if self.is_clogged() {
+            self.drop_one();
+            return;
+        }
         if !message.is_request() {
-            if let Ok(response) = Response::check(message, &limits) {
-                self.handle_response(now, flow, &response);
+            match Response::check(message, &limits) {
+                Ok(response) => self.handle_response(now, flow, &response),
+                Err(_) => self.drop_one(),
             }
             return;
         }
@@ -37,7 +42,7 @@ impl EdgeProxy {
             Err(refusal) if is_answerable(&stamped, &limits) => {
                 self.refuse(now, flow, &stamped, refusal.status);
             }
-            Err(_) => {}
+            Err(_) => self.drop_one(),
         }
     }
 
@@ -145,31 +150,13 @@ impl EdgeProxy {
 
     /// The flow to a next hop in the core, an old one or a new one.
     fn core_flow(&mut self, now: Instant, uri: &UriBuf) -> Option<FlowId> {
-        let parts = |uri: &UriBuf| {
-            let uri = uri.as_uri();
-            let host = uri.host().to_ascii_lowercase();
-            (
-                uri.is_secure(),
-                host,
-                uri.port_or_default(),
-                uri.transport(),
-            )
-        };
-        let wanted = parts(uri);
-        let leads_there = |flow: &EdgeFlow| {
-            let target = flow.target.as_ref();
-            target.is_some_and(|target| parts(&target.uri) == wanted)
-        };
-        // There are few of them, and they come first: made before most clients came.
-        let found = self
-            .core
-            .iter()
-            .copied()
-            .find(|id| self.flows.get(id).is_some_and(leads_there));
-        if found.is_some() {
-            return found;
+        let hop = NextHop::of(uri);
+        if let Some(flow) = self.core.get(&hop) {
+            return Some(*flow);
         }
-        if self.flows.len() >= self.config.max_flows {
+        if self.flows.len() >= self.config.max_flows
+            || self.core.len() >= self.config.max_core_flows
+        {
             return None;
         }
         let target = FlowTarget {
@@ -177,7 +164,7 @@ impl EdgeProxy {
             address: None,
         };
         let id = self.add_flow(now, Side::Core, Some(target.clone()), None);
-        self.core.insert(id);
+        self.core.insert(hop, id);
         self.actions
             .push_back(FlowAction::OpenFlow { flow: id, target });
         Some(id)

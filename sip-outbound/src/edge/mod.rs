@@ -30,7 +30,7 @@ use crate::transaction::{
 };
 use crate::ua::{FlowAction, FlowId, FlowTarget};
 use crate::wire::{Aor, Message};
-use flow::{EdgeFlow, Waiting};
+use flow::{EdgeFlow, NextHop, Waiting};
 use respond::Context;
 
 /// One name for each reason to wake up.
@@ -94,7 +94,7 @@ pub struct EdgeProxy {
     ready: BTreeSet<FlowId>,
     by_tuple: BTreeMap<FiveTuple, FlowId>,
     /// Flows to the core that were opened from here.
-    core: BTreeSet<FlowId>,
+    core: BTreeMap<NextHop, FlowId>,
     leftovers: Leftovers,
     datagrams: VecDeque<(FiveTuple, Bytes)>,
     clients: ClientTransactions,
@@ -105,6 +105,7 @@ pub struct EdgeProxy {
     waiting: BTreeMap<FlowId, Vec<Waiting>>,
     actions: VecDeque<FlowAction>,
     events: VecDeque<EdgeEvent>,
+    dropped: u64,
 }
 
 impl EdgeProxy {
@@ -131,7 +132,7 @@ impl EdgeProxy {
             flows: BTreeMap::new(),
             ready: BTreeSet::new(),
             by_tuple: BTreeMap::new(),
-            core: BTreeSet::new(),
+            core: BTreeMap::new(),
             leftovers: Leftovers::default(),
             datagrams: VecDeque::new(),
             clients: ClientTransactions::new(config.timings, config.max_client_transactions, now),
@@ -141,6 +142,7 @@ impl EdgeProxy {
             waiting: BTreeMap::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
+            dropped: 0,
             config,
         })
     }
@@ -151,13 +153,28 @@ impl EdgeProxy {
     }
 
     /// The host has accepted a connection, TLS finished. `None` when there are as many flows as
-    /// allowed: close it.
+    /// allowed, or too many events wait: close it.
     pub fn flow_accepted(&mut self, now: Instant, at: FiveTuple, side: Side) -> Option<FlowId> {
         let now = self.clock.advance(now);
-        if self.flows.len() >= self.config.max_flows {
+        if self.flows.len() >= self.config.max_flows || self.is_clogged() {
             return None;
         }
         Some(self.add_flow(now, side, None, Some(at)))
+    }
+
+    /// Whether the host takes nothing of what it is told.
+    fn is_clogged(&self) -> bool {
+        self.actions.len().saturating_add(self.events.len()) >= self.config.max_events
+    }
+
+    /// Messages and datagrams that were dropped without an answer: unreadable, unexpected, or too
+    /// many.
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    const fn drop_one(&mut self) {
+        self.dropped = self.dropped.saturating_add(1);
     }
 
     fn add_flow(
@@ -193,6 +210,7 @@ impl EdgeProxy {
         if !at.transport.is_stream() {
             self.by_tuple.insert(at, flow);
         }
+        self.touch(now, flow);
         for waiting in self.waiting.remove(&flow).unwrap_or_default() {
             self.send_waiting(now, flow, waiting);
         }
@@ -252,20 +270,28 @@ impl EdgeProxy {
                     limits,
                     ..self.config.parse
                 };
-                if let Ok(message) = Message::parse(data, &parse) {
-                    let flow = match known {
-                        Some(flow) => flow,
-                        // Only what looks like a request opens a flow.
-                        None if !message.is_request() => return,
-                        None if self.flows.len() >= self.config.max_flows => return,
-                        None => self.add_flow(now, Side::Access, None, Some(at)),
-                    };
-                    self.touch(now, flow);
-                    self.handle_message(now, flow, message);
+                match Message::parse(data, &parse) {
+                    Ok(message) => match self.datagram_flow(now, at, &message) {
+                        Some(flow) => {
+                            self.touch(now, flow);
+                            self.handle_message(now, flow, message);
+                        }
+                        None => self.drop_one(),
+                    },
+                    Err(_) => self.drop_one(),
                 }
             }
         }
         self.settle(now);
+    }
+
+    /// The flow of a datagram; only what looks like a request opens one.
+    fn datagram_flow(&mut self, now: Instant, at: FiveTuple, message: &Message) -> Option<FlowId> {
+        let known = self.by_tuple.get(&at).copied();
+        known.or_else(|| {
+            let room = self.flows.len() < self.config.max_flows && !self.is_clogged();
+            (room && message.is_request()).then(|| self.add_flow(now, Side::Access, None, Some(at)))
+        })
     }
 
     fn handle_frame(&mut self, now: Instant, flow: FlowId, frame: Frame) {
@@ -288,7 +314,9 @@ impl EdgeProxy {
             return;
         };
         let wait = match (&entry.registration, entry.side) {
-            (_, Side::Core) => return,
+            // As long as a request would wait for an answer.
+            (_, Side::Core) if entry.link.is_none() => self.config.timings.timeout(),
+            (_, Side::Core) => self.config.core_idle,
             // Signs of life do not replace a registration.
             (None, Side::Access) if self.timers.get(Timer::Idle(flow)).is_some() => return,
             (None, Side::Access) => self.config.unregistered_timeout,
@@ -338,7 +366,11 @@ impl EdgeProxy {
         } else if entry.out.push(bytes).is_err() {
             self.end_flow(now, flow, EdgeFlowEnd::Unsent);
         } else {
+            let core = entry.side == Side::Core;
             self.ready.insert(flow);
+            if core {
+                self.touch(now, flow);
+            }
         }
     }
 
@@ -400,7 +432,9 @@ impl EdgeProxy {
         if let Some(at) = entry.at {
             self.by_tuple.remove(&at);
         }
-        self.core.remove(&flow);
+        if let Some(target) = &entry.target {
+            self.core.remove(&NextHop::of(&target.uri));
+        }
         self.ready.remove(&flow);
         let lost = path.map(|path| self.clients.path_failed(path));
         for client in lost.unwrap_or_default() {

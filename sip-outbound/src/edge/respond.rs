@@ -29,6 +29,7 @@ impl EdgeProxy {
         };
         // One that belongs to no request of ours is dropped (RFC 6026 section 7.2).
         let Some(client) = self.clients.handle_response(now, path, response) else {
+            self.drop_one();
             return;
         };
         let Some(&server) = self.by_client.get(&client) else {

@@ -147,6 +147,20 @@ impl Bench {
         self.input(flow, message.as_bytes());
     }
 
+    /// Registers the client for 10 h, through the flow of the core that is there.
+    fn register_elsewhere(&mut self) {
+        let text = register(1, "").replace("REGISTER sip:ims.example.com", "REGISTER sip:reg");
+        self.input(self.client, text);
+        let (flow, request) = self.next_request();
+        let rows = [("Contact", "<sip:alice@10.7.0.9:40112>;expires=36000")];
+        self.answer(flow, &request, 200, &rows);
+        self.sent.clear();
+        self.edge.flow_failed(self.now, flow);
+        self.drain();
+        self.actions.clear();
+        self.events.clear();
+    }
+
     /// Registers the client; the token in its Path.
     fn register(&mut self) -> String {
         self.input(self.client, register(1, ""));

@@ -172,6 +172,99 @@ fn an_unregistered_flow_is_closed_whatever_it_sends() {
     }));
 }
 
+// spec: SEC-G-05
+#[test]
+fn flows_of_the_core_are_few_and_end_when_nothing_passes() {
+    let mut bench = bench(EdgeConfig {
+        next_hop: None,
+        flow_timer: None,
+        max_core_flows: 2,
+        ..config()
+    });
+    bench.register_elsewhere();
+    for host in ["a", "A", "b"] {
+        let text = text("OPTIONS", &alloc::format!("sip:u@{host};transport=tcp"), "");
+        let text = text.replace("z9hG4bK", &alloc::format!("z9hG4bK{host}"));
+        bench.input(bench.client, text);
+        assert!(bench.next().1.is_request());
+    }
+    let opened = |bench: &Bench| {
+        let open = |action: &&FlowAction| matches!(action, FlowAction::OpenFlow { .. });
+        bench.actions.iter().filter(open).count()
+    };
+    assert_eq!(opened(&bench), 2);
+    bench.input(bench.client, text("OPTIONS", "sip:u@c;transport=tcp", ""));
+    assert_eq!(bench.code(bench.client), 503);
+    let core = bench.core;
+    bench.run_to(200_000);
+    bench.input(core, b"\r\n\r\n");
+    // Those that were opened are gone, the one that was used lives on.
+    bench.run_to(300_000);
+    let ended = |bench: &Bench, end| {
+        let event =
+            |event: &&EdgeEvent| matches!(event, EdgeEvent::FlowEnded { end: e, .. } if *e == end);
+        bench.events.iter().filter(event).count()
+    };
+    assert_eq!(
+        (bench.edge.flow_count(), ended(&bench, EdgeFlowEnd::Idle)),
+        (2, 2)
+    );
+    bench.run_to(500_000);
+    assert_eq!(bench.edge.flow_count(), 1);
+    bench.input(bench.client, text("MESSAGE", "sip:u@c;transport=tcp", ""));
+    assert_eq!(opened(&bench), 3);
+}
+
+#[test]
+fn a_flow_that_never_opens_is_given_up() {
+    let mut bench = bench(config());
+    bench
+        .edge
+        .handle_flow_input(at(0), bench.client, register(1, "").as_bytes());
+    assert!(matches!(
+        bench.edge.poll_action(),
+        Some(FlowAction::OpenFlow { .. })
+    ));
+    bench.run_to(32_000);
+    assert_eq!(bench.edge.flow_count(), 2);
+    assert!(
+        bench
+            .actions
+            .iter()
+            .any(|action| matches!(action, FlowAction::CloseFlow { .. }))
+    );
+}
+
+// spec: SEC-G-05, SEC-G-14
+#[test]
+fn a_host_that_takes_no_events_gets_no_more() {
+    let mut config = config();
+    config.max_events = 3;
+    let mut bench = bench(config);
+    let flows: Vec<_> = (0..10)
+        .filter_map(|n| bench.edge.flow_accepted(at(0), tuple(n), Side::Access))
+        .collect();
+    assert_eq!(flows.len(), 10);
+    bench.edge.flow_failed(at(0), flows[0]);
+    bench.edge.flow_failed(at(0), flows[1]);
+    // Two ends, and two connections to close.
+    assert_eq!(
+        bench.edge.flow_accepted(at(0), tuple(99), Side::Access),
+        None
+    );
+    let text = text("OPTIONS", "sip:a@b", "");
+    bench
+        .edge
+        .handle_flow_input(at(0), bench.client, text.as_bytes());
+    assert_eq!(
+        (bench.edge.writable().count(), bench.edge.dropped()),
+        (0, 1)
+    );
+    bench.drain();
+    bench.input(bench.client, text);
+    assert!(bench.next().1.is_request());
+}
+
 // spec: SEC-F-03, SEC-F-04
 #[test]
 fn a_client_may_send_more_and_slower_once_it_is_registered() {
