@@ -180,6 +180,7 @@ impl Registrar {
         request: &Request,
     ) -> RegisterStep {
         let now = self.clock.advance(now);
+        self.expire(now);
         let aor = match self.check(request) {
             Ok(aor) => aor,
             Err(refusal) => return RegisterStep::Respond(self.refuse(request, &refusal)),
@@ -229,6 +230,7 @@ impl Registrar {
         answer: &KeyAnswer,
     ) -> Option<Message> {
         let now = self.clock.advance(now);
+        self.expire(now);
         let Pending {
             request,
             flow,
@@ -394,6 +396,11 @@ impl Registrar {
     /// Takes in that it is `now`: bindings run out.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock.advance(now);
+        self.expire(now);
+    }
+
+    /// Also before each request, for hosts that are late.
+    fn expire(&mut self, now: Instant) {
         while let Some((aor, binding)) = self.bindings.expired(now) {
             self.lost(aor, &binding);
         }
