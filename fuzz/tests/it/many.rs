@@ -35,3 +35,11 @@ fn torture() {
         }
     }
 }
+
+fn registrar(mut c: Choices, _: Trace) {
+    fuzz::sip::ops_sip_registrar(&b(&mut c));
+}
+#[test]
+fn many_registrar() {
+    seeds("registrar", 2000, registrar);
+}

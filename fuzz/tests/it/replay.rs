@@ -6,7 +6,7 @@ use std::path::Path;
 /// An entry function of the fuzzers.
 type Entry = fn(&[u8]);
 
-const ENTRIES: [(&str, Entry); 14] = [
+const ENTRIES: [(&str, Entry); 15] = [
     ("parse_stun", fuzz::stun::parse_stun),
     ("ops_stun_message", fuzz::stun::ops_stun_message),
     ("ops_stun_stream", fuzz::stun::ops_stun_stream),
@@ -21,6 +21,7 @@ const ENTRIES: [(&str, Entry); 14] = [
     ("parse_sip", fuzz::sip::parse_sip),
     ("ops_sip_agent", fuzz::sip::ops_sip_agent),
     ("ops_sip_edge", fuzz::sip::ops_sip_edge),
+    ("ops_sip_registrar", fuzz::sip::ops_sip_registrar),
 ];
 
 #[test]
