@@ -70,12 +70,18 @@ impl RemoteDescription {
     ///
     /// Credentials of a stream count more than those of the session (RFC 8839 section 5.4).
     pub fn parse(text: &str) -> Option<Self> {
+        Self::from_lines(text.lines())
+    }
+
+    /// As [`parse`](Self::parse), from lines: those of the session and of the streams wanted, for
+    /// instance.
+    pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut levels = [(); 2].map(|()| Credential::default());
         let (mut lite, mut ice2, mut all_complete) = (false, false, false);
         let mut pacing = None;
         let mut streams: Vec<RemoteStream> = Vec::new();
         let mut in_stream = false;
-        for line in text.lines() {
+        for line in lines {
             if line.starts_with("m=") {
                 if streams.len() >= MAX_STREAMS {
                     break;
