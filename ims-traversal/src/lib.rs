@@ -12,6 +12,7 @@ extern crate std;
 #[allow(dead_code, reason = "its users follow")]
 mod conns;
 pub mod pcscf;
+pub mod sdp;
 pub mod tunnel;
 pub mod ue;
 
