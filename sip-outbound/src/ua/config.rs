@@ -149,6 +149,8 @@ pub struct UserAgentConfig {
     pub max_transactions: usize,
     /// Bytes that may wait for a slow flow before it counts as failed: 262,144.
     pub max_unsent: usize,
+    /// How long bytes may wait for a flow to take them before it counts as failed: 10 s.
+    pub max_unsent_age: Duration,
     /// Flows to other next hops: 4.
     pub max_extra_flows: usize,
 }
@@ -218,6 +220,7 @@ impl UserAgentConfig {
             user_agent: None,
             max_transactions: 256,
             max_unsent: 256 * 1024,
+            max_unsent_age: Duration::from_secs(10),
             max_extra_flows: 4,
         }
     }
@@ -256,6 +259,7 @@ impl UserAgentConfig {
             self.keep_alive.datagram,
             self.keep_alive.cap,
             self.keep_alive.pong,
+            self.max_unsent_age,
             self.recovery.base_all_failed,
             self.recovery.base_some_alive,
             self.recovery.max,

@@ -93,12 +93,15 @@ pub enum FlowFailure {
     /// REGISTER was answered with a failure that may pass.
     #[error("registration failed with {0}")]
     Failed(StatusCode),
-    /// The peer does not take what is sent.
-    #[error("too much waits to be sent")]
+    /// The peer does not take what is sent: too much waits, or for too long.
+    #[error("what is to be sent is not taken")]
     Unsent,
     /// The binding ran out before it could be refreshed.
     #[error("binding expired")]
     Expired,
+    /// The host has moved to another network.
+    #[error("network changed")]
+    NetworkChanged,
 }
 
 /// Why a registration is given up for good.

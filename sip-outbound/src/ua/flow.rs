@@ -1,6 +1,7 @@
 //! One flow: its bytes and its keep-alive.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use super::{FlowFailure, FlowId, FlowTarget};
 use crate::Instant;
 use crate::framing::Framer;
 use crate::outbox::Outbox;
+use crate::time::elapsed;
 
 /// What a flow is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct Flow {
     pub(super) target: FlowTarget,
     pub(super) purpose: Purpose,
     pub(super) open: Option<Open>,
+    /// What the host knows of the way.
+    pub(super) keep_alive_cap: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +46,12 @@ pub(super) struct Open {
     pub(super) link: Link,
     pub(super) out: Outbox,
     pub(super) ping: Ping,
+    /// When a byte last passed, either way.
+    pub(super) active: Instant,
+    /// How long none had passed when the ping under way was handed over.
+    pub(super) quiet: Option<Duration>,
+    /// What has waited for the host longest, as a mark in `out`.
+    pub(super) oldest: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +83,23 @@ pub(super) enum Ping {
 }
 
 impl Open {
+    /// How long the flow was idle when it died of this, if idleness may be why.
+    pub(super) fn idle_age(&self, now: Instant, cause: FlowFailure) -> Option<Duration> {
+        match cause {
+            FlowFailure::Closed => Some(self.quiet.unwrap_or(elapsed(self.active, now))),
+            FlowFailure::KeepAlive => self.quiet,
+            FlowFailure::NotOpened
+            | FlowFailure::Insecure
+            | FlowFailure::AddressChanged
+            | FlowFailure::Framing(_)
+            | FlowFailure::TimedOut
+            | FlowFailure::Failed(_)
+            | FlowFailure::Unsent
+            | FlowFailure::Expired
+            | FlowFailure::NetworkChanged => None,
+        }
+    }
+
     pub(super) fn path(&self, id: FlowId) -> Path {
         match self.link {
             Link::Stream(_) => Path::Stream(StreamId(id.0)),

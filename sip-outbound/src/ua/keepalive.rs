@@ -9,27 +9,57 @@ use super::flow::{Link, Ping, Purpose};
 use super::{FlowFailure, FlowId, Timer, UserAgent};
 use crate::Instant;
 use crate::framing::PING;
+use crate::time::elapsed;
 
 /// Intervals an edge may ask for.
-const SHORTEST: Duration = Duration::from_secs(15);
+pub(super) const SHORTEST: Duration = Duration::from_secs(15);
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 impl UserAgent {
     /// The longest interval between keep-alives, from what the edge asked for in seconds; 0
     /// leaves it to us.
-    pub(super) fn keep_alive_bound(&self, asked: Option<u32>, datagram: bool) -> Duration {
+    pub(super) fn keep_alive_bound(
+        &self,
+        flow: FlowId,
+        asked: Option<u32>,
+        datagram: bool,
+    ) -> Duration {
         let keep = &self.config.keep_alive;
         let own = if datagram { keep.datagram } else { keep.stream };
-        match asked {
-            None | Some(0) => own.min(keep.cap),
-            Some(seconds) => Duration::from_secs(u64::from(seconds))
-                .clamp(SHORTEST, LONGEST)
-                .min(keep.cap),
+        let bound = match asked {
+            None | Some(0) => own,
+            Some(seconds) => Duration::from_secs(u64::from(seconds)).clamp(SHORTEST, LONGEST),
+        };
+        bound.min(self.keep_alive_cap(flow))
+    }
+
+    /// What no interval on this flow may exceed.
+    fn keep_alive_cap(&self, flow: FlowId) -> Duration {
+        let cap = self.config.keep_alive.cap;
+        let Some(entry) = self.flows.get(&flow) else {
+            return cap;
+        };
+        let learned = match entry.purpose {
+            Purpose::Slot(slot) => self.slots.get(slot).and_then(|slot| slot.idle.cap()),
+            Purpose::Extra => None,
+        };
+        let caps = [entry.keep_alive_cap, learned].into_iter().flatten();
+        caps.fold(cap, Duration::min)
+    }
+
+    /// Sets an upper bound for the interval between keep-alives on this flow, besides
+    /// [`KeepAlive::cap`](super::KeepAlive): what lies on its way may forget idle connections
+    /// sooner. From the next keep-alive on; best before
+    /// [`flow_opened`](Self::flow_opened). Less than 1 s counts as 1 s.
+    pub fn limit_keep_alive(&mut self, flow: FlowId, cap: Duration) {
+        if let Some(entry) = self.flows.get_mut(&flow) {
+            entry.keep_alive_cap = Some(cap.max(Duration::from_secs(1)));
         }
     }
 
     /// Draws the next interval: 80 to 100 % of the bound.
     pub(super) fn schedule_ping(&mut self, now: Instant, flow: FlowId, bound: Duration) {
+        let bound = bound.min(self.keep_alive_cap(flow));
         let low = fraction(bound, 4, 5);
         let wait = between(low, bound, &mut self.rng);
         self.timers.arm(Timer::KeepAlive(flow), now, wait);
@@ -76,6 +106,7 @@ impl UserAgent {
             && open.out.is_past(mark)
         {
             open.ping = Ping::Outstanding;
+            open.quiet = Some(elapsed(open.active, now));
             if let Link::Stream(framer) = &mut open.link {
                 framer.ping_sent();
             }
@@ -89,6 +120,7 @@ impl UserAgent {
             return;
         };
         open.ping = Ping::None;
+        open.quiet = None;
         self.timers.disarm(Timer::Pong(flow));
         if let Some(Purpose::Slot(slot)) = self.flows.get(&flow).map(|flow| flow.purpose) {
             self.slot_alive(now, slot, flow);

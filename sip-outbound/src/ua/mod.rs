@@ -6,6 +6,7 @@ mod config;
 mod dialog;
 mod event;
 mod flow;
+mod idle;
 mod inbound;
 mod keepalive;
 mod registration;
@@ -60,6 +61,8 @@ enum Timer {
     Pong(FlowId),
     /// A message is not complete.
     Message(FlowId),
+    /// What is to be sent is not taken.
+    Unsent(FlowId),
     /// Send a 2xx again.
     Accepted(ServerId),
 }
@@ -197,6 +200,7 @@ impl UserAgent {
             target: target.clone(),
             purpose,
             open: None,
+            keep_alive_cap: None,
         };
         self.flows.insert(id, flow);
         self.actions
@@ -231,6 +235,9 @@ impl UserAgent {
             link,
             out: Outbox::new(self.config.max_unsent),
             ping: Ping::None,
+            active: now,
+            quiet: None,
+            oldest: None,
         });
         match entry.purpose {
             Purpose::Slot(slot) => self.slot_opened(now, slot, flow),
@@ -260,9 +267,12 @@ impl UserAgent {
     /// Takes in bytes of a stream flow, or one datagram of a datagram flow.
     pub fn handle_flow_input(&mut self, now: Instant, flow: FlowId, data: &[u8]) {
         let now = self.clock.advance(now);
-        let datagram = match self.flows.get(&flow).and_then(|flow| flow.open.as_ref()) {
+        let datagram = match self.open_mut(flow) {
             None => return,
-            Some(open) => matches!(open.link, Link::Datagram { .. }),
+            Some(open) => {
+                open.active = now;
+                matches!(open.link, Link::Datagram { .. })
+            }
         };
         if datagram {
             self.handle_flow_datagram(now, flow, data);
@@ -365,6 +375,26 @@ impl UserAgent {
         };
         if full {
             self.fail_flow(now, flow, FlowFailure::Unsent);
+        } else {
+            self.watch_unsent(now, flow);
+        }
+    }
+
+    /// Bytes were pushed, or taken by the host: the oldest ones may not wait for ever.
+    fn watch_unsent(&mut self, now: Instant, flow: FlowId) {
+        let limit = self.config.max_unsent_age;
+        let Some(open) = self.open_mut(flow) else {
+            return;
+        };
+        if open.oldest.is_some_and(|mark| !open.out.is_past(mark)) {
+            return;
+        }
+        let waits = !open.out.is_empty();
+        open.oldest = waits.then(|| open.out.mark());
+        if waits {
+            self.timers.arm(Timer::Unsent(flow), now, limit);
+        } else {
+            self.timers.disarm(Timer::Unsent(flow));
         }
     }
 
@@ -401,6 +431,7 @@ impl UserAgent {
             Timer::KeepAlive(flow),
             Timer::Pong(flow),
             Timer::Message(flow),
+            Timer::Unsent(flow),
         ] {
             self.timers.disarm(timer);
         }
@@ -416,6 +447,15 @@ impl UserAgent {
         if let (FlowFailure::Framing(_), Some(open)) = (cause, &mut entry.open) {
             let out = core::mem::replace(&mut open.out, Outbox::new(0));
             self.leftovers.keep(flow, out);
+        }
+        let idle = entry
+            .open
+            .as_ref()
+            .and_then(|open| open.idle_age(now, cause));
+        if let (Some(age), Purpose::Slot(slot)) = (idle, entry.purpose)
+            && let Some(slot) = self.slots.get_mut(slot)
+        {
+            slot.idle.died(age);
         }
         let lost = match &entry.open {
             Some(open) => self.clients.path_failed(open.path(flow)),
@@ -447,6 +487,7 @@ impl UserAgent {
                 Timer::KeepAlive(flow) => self.send_ping(now, flow),
                 Timer::Pong(flow) => self.pong_late(now, flow),
                 Timer::Message(flow) => self.message_late(now, flow),
+                Timer::Unsent(flow) => self.fail_flow(now, flow, FlowFailure::Unsent),
                 Timer::Accepted(id) => self.repeat_accepted(now, id),
             }
         }
@@ -519,6 +560,11 @@ impl UserAgent {
             Link::Datagram { .. } => open.out.take_datagram(buf),
         }?;
         self.ping_taken(flow);
+        let now = self.clock.now();
+        if let Some(open) = self.open_mut(flow) {
+            open.active = now;
+        }
+        self.watch_unsent(now, flow);
         Some(len)
     }
 

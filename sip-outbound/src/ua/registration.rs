@@ -10,6 +10,7 @@ use stun_proto::Rng;
 
 use super::backoff::{between, delay, fraction};
 use super::flow::{Link, Purpose};
+use super::idle::Idle;
 use super::{
     FlowFailure, FlowId, FlowTarget, Phase, Profile, Refusal, Registration, Timer, UserAgent,
     UserAgentConfig, UserAgentEvent, WithoutOutbound,
@@ -45,6 +46,8 @@ pub(super) struct Slot {
     /// The registrar has not confirmed outbound: no longer speak of it.
     plain: bool,
     bound: Option<Duration>,
+    /// What its flows have died of.
+    pub(super) idle: Idle,
     /// Remove the binding as soon as the refresh under way is answered.
     remove_next: bool,
 }
@@ -82,6 +85,7 @@ impl Slot {
             brief: false,
             plain: false,
             bound: None,
+            idle: Idle::default(),
             remove_next: false,
         }
     }
@@ -133,6 +137,59 @@ impl UserAgent {
         }
     }
 
+    /// Opens a registration's next flow now instead of when its time has come. Without effect
+    /// unless it waits for that. Failures that came before still count.
+    pub fn retry_now(&mut self, now: Instant, reg_id: u32) {
+        let now = self.clock.advance(now);
+        let waiting = |slot: &Slot| slot.reg_id == reg_id && slot.state == State::Waiting;
+        if let Some(index) = self.slots.iter().position(waiting) {
+            self.timers.disarm(Timer::Retry(index));
+            self.open_slot(now, index);
+        }
+    }
+
+    /// The host is in another network: every flow is given up, and every registration is made
+    /// anew at once, with what was learned of the old network forgotten.
+    pub fn network_changed(&mut self, now: Instant) {
+        let now = self.clock.advance(now);
+        for slot in &mut self.slots {
+            slot.idle = Idle::default();
+        }
+        let flows: Vec<_> = self.flows.keys().copied().collect();
+        for flow in flows {
+            self.fail_flow(now, flow, FlowFailure::NetworkChanged);
+        }
+        for index in 0..self.slots.len() {
+            let waiting = |slot: &&mut Slot| slot.state == State::Waiting;
+            if let Some(slot) = self.slots.get_mut(index).filter(waiting) {
+                slot.failures = 0;
+                self.timers.disarm(Timer::Retry(index));
+                self.open_slot(now, index);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The registration a flow is for; none of a flow to another next hop.
+    pub fn reg_id(&self, flow: FlowId) -> Option<u32> {
+        match self.flows.get(&flow)?.purpose {
+            Purpose::Slot(index) => self.slots.get(index).map(|slot| slot.reg_id),
+            Purpose::Extra => None,
+        }
+    }
+
+    /// Leads a flow that is not open yet to another edge proxy of the domain: the registration is
+    /// made there this time. `false` when the flow is open or unknown.
+    pub fn redirect_flow(&mut self, flow: FlowId, proxy: UriBuf) -> bool {
+        match self.flows.get_mut(&flow) {
+            Some(entry) if entry.open.is_none() => {
+                entry.target.uri = proxy;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
     pub(super) fn slot_opened(&mut self, now: Instant, index: usize, flow: FlowId) {
         let expires = self.config.expires;
         let Some(slot) = self.slots.get_mut(index) else {
@@ -168,6 +225,7 @@ impl UserAgent {
     fn build_register(&mut self, index: usize, flow: FlowId) -> Option<Request> {
         let via = self.new_via(flow, true)?;
         let contact_uri = self.contact_uri(flow, false)?;
+        let route = loose(&self.flows.get(&flow)?.target.uri);
         let slot = self.slots.get_mut(index)?;
         slot.cseq = slot.cseq.saturating_add(1);
         let removing = slot.is_removing();
@@ -201,7 +259,7 @@ impl UserAgent {
         let aor = config.aor.as_str();
         let mut builder = Builder::request(&method, registrar)
             .header(Name::VIA, via)
-            .header(Name::ROUTE, loose(&slot.proxy))
+            .header(Name::ROUTE, route)
             .header(Name::MAX_FORWARDS, 70)
             .header(Name::FROM, format_args!("<{aor}>;tag={}", slot.tag))
             .header(Name::TO, format_args!("<{aor}>"))
@@ -509,7 +567,7 @@ impl UserAgent {
             (Err(_), Keep::Granted(seconds)) => Some(Some(seconds)),
             (Err(_), Keep::Absent | Keep::Offered) => outbound.then_some(None),
         };
-        let bound = asked.map(|asked| self.keep_alive_bound(asked, datagram));
+        let bound = asked.map(|asked| self.keep_alive_bound(flow, asked, datagram));
         match bound {
             Some(bound) => self.schedule_ping(now, flow, bound),
             None => self.stop_pings(flow),
@@ -576,7 +634,7 @@ impl UserAgent {
         &mut self,
         now: Instant,
         index: usize,
-        _cause: FlowFailure,
+        cause: FlowFailure,
     ) -> (Option<u32>, Option<Duration>) {
         self.disarm_slot(index);
         let all_failed = self.is_all_failed(index);
@@ -593,7 +651,7 @@ impl UserAgent {
             return (reg_id, None);
         }
         slot.state = State::Waiting;
-        if core::mem::take(&mut slot.proven) {
+        if core::mem::take(&mut slot.proven) || cause == FlowFailure::NetworkChanged {
             slot.failures = 0;
         } else {
             slot.failures = slot.failures.saturating_add(1);

@@ -7,6 +7,7 @@
 mod calls;
 mod flows;
 mod golden;
+mod ways;
 
 use alloc::string::String;
 use alloc::vec::Vec;
