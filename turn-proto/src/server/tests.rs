@@ -1021,3 +1021,14 @@ fn users_are_kept_as_keys_and_not_shown() {
     assert!(users.key_of(User::Hash(hash), sha256).is_some());
     assert!(users.key_of(User::Hash([0; 32]), sha256).is_none());
 }
+
+#[test]
+fn users_may_be_known_by_a_key_only() {
+    let mut users = StaticUsers::new(REALM);
+    assert!(users.add_key("carol", PasswordAlgorithmId::MD5, &[7; 16]));
+    assert!(!users.add_key("dave", PasswordAlgorithmId::SHA256, &[7; 16]));
+    let found = |name, algorithm| users.key_of(User::Name(name), algorithm);
+    assert!(found(b"carol", PasswordAlgorithmId::MD5).is_some());
+    assert!(found(b"carol", PasswordAlgorithmId::SHA256).is_none());
+    assert!(found(b"dave", PasswordAlgorithmId::SHA256).is_none());
+}

@@ -133,10 +133,10 @@ pub struct StaticUsers {
     by_hash: BTreeMap<[u8; 32], Vec<u8>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct UserKeys {
-    md5: Key,
-    sha256: Key,
+    md5: Option<Key>,
+    sha256: Option<Key>,
 }
 
 impl StaticUsers {
@@ -154,15 +154,32 @@ impl StaticUsers {
         let realm = self.realm.as_bytes();
         let key =
             |algorithm| Key::long_term(algorithm, name.as_bytes(), realm, password.as_bytes());
-        if let (Some(md5), Some(sha256)) = (
-            key(PasswordAlgorithmId::MD5),
-            key(PasswordAlgorithmId::SHA256),
-        ) {
-            let hash = userhash(name.as_bytes(), realm);
-            self.by_hash.insert(hash, name.as_bytes().to_vec());
-            let keys = Box::new(UserKeys { md5, sha256 });
-            self.by_name.insert(name.as_bytes().to_vec(), keys);
-        }
+        let keys = UserKeys {
+            md5: key(PasswordAlgorithmId::MD5),
+            sha256: key(PasswordAlgorithmId::SHA256),
+        };
+        *self.keys_mut(name) = keys;
+    }
+
+    /// Adds a user of whom only a key is known, or another key of a user: 16 bytes for MD5, 32 for
+    /// SHA-256. Whether it is one for this algorithm; if not, nothing has changed.
+    ///
+    /// A client that is offered both algorithms takes SHA-256: where some users have MD5 keys only,
+    /// the server must not offer it.
+    pub fn add_key(&mut self, name: &str, algorithm: PasswordAlgorithmId, key: &[u8]) -> bool {
+        let slot = match (algorithm, key.len()) {
+            (PasswordAlgorithmId::MD5, 16) => &mut self.keys_mut(name).md5,
+            (PasswordAlgorithmId::SHA256, 32) => &mut self.keys_mut(name).sha256,
+            _ => return false,
+        };
+        *slot = Some(Key::from_bytes(key));
+        true
+    }
+
+    fn keys_mut(&mut self, name: &str) -> &mut UserKeys {
+        let hash = userhash(name.as_bytes(), self.realm.as_bytes());
+        self.by_hash.insert(hash, name.as_bytes().to_vec());
+        self.by_name.entry(name.as_bytes().to_vec()).or_default()
     }
 
     /// Removes a user: the allocations it has end when they are not refreshed.
@@ -179,8 +196,8 @@ impl StaticUsers {
             User::Hash(hash) => self.by_name.get(self.by_hash.get(&hash)?),
         }?;
         match algorithm {
-            PasswordAlgorithmId::MD5 => Some(&keys.md5),
-            PasswordAlgorithmId::SHA256 => Some(&keys.sha256),
+            PasswordAlgorithmId::MD5 => keys.md5.as_ref(),
+            PasswordAlgorithmId::SHA256 => keys.sha256.as_ref(),
             _ => None,
         }
     }
