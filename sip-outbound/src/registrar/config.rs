@@ -36,6 +36,11 @@ pub struct RegistrarConfig {
     pub max_bindings: usize,
     /// Bindings in all: 100,000; more are refused with 503.
     pub max_total: usize,
+    /// Bytes that one binding may take: Contact, Path and Call-ID together: 4,096. More is refused
+    /// with 513.
+    pub max_binding: usize,
+    /// Events that wait for the host: 4,096; with more, requests are refused with 503.
+    pub max_events: usize,
     /// Path values of a request: 8.
     pub max_path: usize,
     /// Requests that wait for the host to look a key up: 256; more are refused with 503.
@@ -78,9 +83,46 @@ impl RegistrarConfig {
             parse: ParseConfig::default(),
             max_bindings: 10,
             max_total: 100_000,
+            max_binding: 4096,
+            max_events: 4096,
             max_path: 8,
             max_pending: 256,
         }
+    }
+
+    /// A bound for the bytes a registrar with this configuration ever holds, whatever its users
+    /// register.
+    ///
+    /// The defaults give 1.1 GB, two thirds of it for temporary GRUUs. A binding as clients make
+    /// them takes about 1 KiB, and 4 KiB with all temporary GRUUs its device can have.
+    pub const fn max_memory(&self) -> usize {
+        // Measured (tests/it/memory.rs) and rounded up; map nodes are half full at worst.
+        const FIXED: usize = 64 * 1024;
+        const BINDING: usize = 1024;
+        const GRUU: usize = 320;
+        const NONCE: usize = 512;
+        const EVENT: usize = 128;
+        let limits = &self.parse.limits;
+        // The user's name, in four tables; the Call-ID once more with the GRUUs.
+        let names = limits.uri.saturating_mul(4);
+        let binding = BINDING
+            .saturating_add(names)
+            .saturating_add(self.max_binding.saturating_mul(2))
+            .saturating_add(GRUU.saturating_mul(super::store::MAX_TEMPORARY));
+        let pending = limits.max_message().saturating_add(limits.head);
+        let nonces = match &self.digest {
+            Some(digest) => digest.max_nonces,
+            None => 0,
+        };
+        let events = self
+            .max_events
+            .saturating_add(self.max_pending)
+            .saturating_add(self.max_total);
+        FIXED
+            .saturating_add(self.max_total.saturating_mul(binding))
+            .saturating_add(self.max_pending.saturating_mul(pending))
+            .saturating_add(nonces.saturating_mul(NONCE))
+            .saturating_add(events.saturating_mul(EVENT.saturating_add(limits.uri)))
     }
 
     pub(super) fn check(&self) -> Result<(), RegistrarConfigError> {
@@ -98,6 +140,8 @@ impl RegistrarConfig {
         }
         if self.max_bindings == 0
             || self.max_total == 0
+            || self.max_binding == 0
+            || self.max_events == 0
             || self.max_path == 0
             || self.max_pending == 0
         {

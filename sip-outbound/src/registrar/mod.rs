@@ -181,6 +181,10 @@ impl Registrar {
     ) -> RegisterStep {
         let now = self.clock.advance(now);
         self.expire(now);
+        if self.events.len() >= self.config.max_events {
+            let refusal = StatusCode::SERVICE_UNAVAILABLE.into();
+            return RegisterStep::Respond(self.refuse(request, &refusal));
+        }
         let aor = match self.check(request) {
             Ok(aor) => aor,
             Err(refusal) => return RegisterStep::Respond(self.refuse(request, &refusal)),
@@ -387,9 +391,7 @@ impl Registrar {
 
     fn lost(&mut self, aor: Aor, binding: &bindings::Binding) {
         let binding = binding.id;
-        if self.bindings.of(&aor).is_empty() {
-            self.gruus.forget(&aor);
-        }
+        self.gruus.keep(&aor, self.bindings.of(&aor));
         self.events.push_back(RegistrarEvent::Lost { aor, binding });
     }
 
@@ -414,6 +416,11 @@ impl Registrar {
     /// What has changed next.
     pub fn poll_event(&mut self) -> Option<RegistrarEvent> {
         self.events.pop_front()
+    }
+
+    /// A bound for the bytes this registrar ever holds: see [`RegistrarConfig::max_memory`].
+    pub const fn max_memory(&self) -> usize {
+        self.config.max_memory()
     }
 
     /// How many bindings there are.

@@ -1,7 +1,8 @@
 //! What a REGISTER does to the bindings: all of it or nothing.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use core::time::Duration;
@@ -18,51 +19,89 @@ use crate::wire::{
 /// Longest instance identifier, in bytes.
 const MAX_INSTANCE: usize = 128;
 
-/// Temporary GRUUs of one device at a time; of more the oldest stops counting.
-const MAX_TEMPORARY: usize = 16;
+/// Temporary GRUUs of one registration at a time; of more the oldest stops counting.
+pub(super) const MAX_TEMPORARY: usize = 16;
+
+/// A user and one of the user's instances.
+type Device = (Aor, String);
 
 /// Temporary GRUUs that have been given out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gruus {
-    by_name: BTreeMap<String, (Aor, String)>,
-    /// By device: the Call-ID they belong to, oldest first.
-    by_device: BTreeMap<(Aor, String), (String, Vec<String>)>,
+    by_name: BTreeMap<String, Arc<Device>>,
+    by_device: BTreeMap<Arc<Device>, Vec<Given>>,
+}
+
+/// Those of one registration: they end with its Call-ID. Each flow of a device has its own.
+#[derive(Clone, Debug)]
+struct Given {
+    call_id: String,
+    /// Oldest first.
+    names: VecDeque<String>,
 }
 
 impl Gruus {
     pub(super) fn find(&self, name: &str) -> Option<(&Aor, &str)> {
-        let (aor, instance) = self.by_name.get(name)?;
+        let (aor, instance) = self.by_name.get(name)?.as_ref();
         Some((aor, instance))
     }
 
-    /// Another Call-ID voids all that were given out before.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.by_device.len(), self.by_name.len())
+    }
+
     fn give(&mut self, aor: &Aor, instance: &str, call_id: &str, name: String) {
         let device = (aor.clone(), String::from(instance));
-        let entry = self.by_device.entry(device.clone()).or_default();
-        if entry.0 != call_id || entry.1.len() >= MAX_TEMPORARY {
-            let void = if entry.0 == call_id { 1 } else { entry.1.len() };
-            for name in entry.1.drain(..void) {
-                self.by_name.remove(&name);
-            }
-            entry.0 = call_id.into();
+        let known = self.by_device.get_key_value(&device);
+        let device = known.map_or_else(|| Arc::new(device.clone()), |(known, _)| known.clone());
+        let all = self.by_device.entry(device.clone()).or_default();
+        let found = all.iter().position(|given| given.call_id == call_id);
+        let at = found.unwrap_or_else(|| {
+            let (call_id, names) = (String::from(call_id), VecDeque::new());
+            all.push(Given { call_id, names });
+            all.len().saturating_sub(1)
+        });
+        let Some(given) = all.get_mut(at) else {
+            return;
+        };
+        if given.names.len() >= MAX_TEMPORARY
+            && let Some(oldest) = given.names.pop_front()
+        {
+            self.by_name.remove(&oldest);
         }
-        entry.1.push(name.clone());
+        given.names.push_back(name.clone());
         self.by_name.insert(name, device);
     }
 
-    pub(super) fn forget(&mut self, aor: &Aor) {
+    /// Forgets what belongs to none of these bindings of a user: to a device that is gone, or to
+    /// an older Call-ID.
+    pub(super) fn keep(&mut self, aor: &Aor, set: &[Binding]) {
         let from = (aor.clone(), String::new());
         let devices: Vec<_> = self
             .by_device
             .range(from..)
             .map(|(device, _)| device)
-            .take_while(|(owner, _)| owner == aor)
+            .take_while(|device| device.0 == *aor)
             .cloned()
             .collect();
         for device in devices {
-            let (_, names) = self.by_device.remove(&device).unwrap_or_default();
-            for name in names {
-                self.by_name.remove(&name);
+            let Some(all) = self.by_device.get_mut(&device) else {
+                continue;
+            };
+            all.retain(|given| {
+                let bound = set.iter().any(|binding| {
+                    binding.key.instance() == Some(&device.1) && binding.call_id == given.call_id
+                });
+                if !bound {
+                    for name in &given.names {
+                        self.by_name.remove(name);
+                    }
+                }
+                bound
+            });
+            if all.is_empty() {
+                self.by_device.remove(&device);
             }
         }
     }
@@ -151,9 +190,7 @@ impl Registrar {
     fn commit(&mut self, aor: &Aor, set: Vec<Binding>) {
         let bindings = set.len();
         self.bindings.replace(aor, set);
-        if bindings == 0 {
-            self.gruus.forget(aor);
-        }
+        self.gruus.keep(aor, self.bindings.of(aor));
         let aor = aor.clone();
         self.events
             .push_back(RegistrarEvent::Changed { aor, bindings });
@@ -302,6 +339,16 @@ impl Registrar {
                 continue;
             }
             let lifetime = Duration::from_secs(u64::from(change.expires));
+            let texts = path.iter().map(String::len);
+            let size = [
+                change.uri.as_str().len(),
+                change.params.len(),
+                request.call_id().len(),
+            ];
+            let size = texts.chain(size).fold(0, usize::saturating_add);
+            if size > self.config.max_binding {
+                return Err(StatusCode::MESSAGE_TOO_LARGE.into());
+            }
             set.push(Binding {
                 id,
                 key: change.key,
@@ -343,7 +390,7 @@ impl Registrar {
             let mut value =
                 alloc::format!("<{}>{};expires={remaining}", binding.uri, binding.params);
             if let Some(instance) = binding.key.instance().filter(|_| gruu) {
-                value.push_str(&self.gruu_params(request, aor, instance));
+                value.push_str(&self.gruu_params(request, aor, instance, &binding.call_id));
             }
             builder = builder.header(Name::CONTACT, value);
         }
@@ -364,7 +411,13 @@ impl Registrar {
         finish(builder, request)
     }
 
-    fn gruu_params(&mut self, request: &Request, aor: &Aor, instance: &str) -> String {
+    fn gruu_params(
+        &mut self,
+        request: &Request,
+        aor: &Aor,
+        instance: &str,
+        call_id: &str,
+    ) -> String {
         let limits = &self.config.parse.limits;
         let to = request.to(limits).ok().and_then(|to| to.uri.sip());
         let Some(to): Option<SipUri<'_>> = to else {
@@ -381,7 +434,7 @@ impl Registrar {
         }
         let name = alloc::format!("{:032x}", u128::from_be_bytes(self.rng.bytes()));
         let temporary = alloc::format!(";temp-gruu=\"{scheme}:{name}@{host};gr\"");
-        self.gruus.give(aor, instance, request.call_id(), name);
+        self.gruus.give(aor, instance, call_id, name);
         alloc::format!("{params}{temporary}")
     }
 }

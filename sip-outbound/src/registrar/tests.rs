@@ -449,6 +449,33 @@ fn bindings_are_limited_for_each_user_and_in_all() {
     assert_eq!(code(&mut registrar, &request("c", 30, 1, &path)), 400);
 }
 
+// spec: SEC-G-05, SEC-G-14, SEC-P-13
+#[test]
+fn a_binding_is_of_limited_size_and_a_host_that_takes_no_events_gets_no_more() {
+    let mut registrar = registrar(RegistrarConfig {
+        max_binding: 100,
+        max_events: 2,
+        ..open()
+    });
+    // Contact 40, Path 13 twice, parameters 28, Call-ID.
+    let long = |call_id: &str, cseq| {
+        let rows = alloc::format!(
+            "Supported: path\r\nPath: <sip:p{0};lr>, <sip:q{0};lr>\r\nContact: <sip:{1}@h>;x={2};expires=60\r\n",
+            "a".repeat(3),
+            "b".repeat(34),
+            "c".repeat(25)
+        );
+        request(call_id, cseq, 2, &rows)
+    };
+    assert_eq!(code(&mut registrar, &long("1234567", 1)), 513);
+    assert!(registrar.is_empty());
+    assert_eq!(code(&mut registrar, &long("123456", 1)), 200);
+    assert_eq!(code(&mut registrar, &long("123456", 2)), 200);
+    assert_eq!(code(&mut registrar, &long("123456", 3)), 503);
+    assert!(registrar.poll_event().is_some());
+    assert_eq!(code(&mut registrar, &long("123456", 4)), 200);
+}
+
 /// Registers two flows of one device and one other device.
 fn three() -> (Registrar, SipUri<'static>) {
     let mut registrar = registrar(open());
@@ -586,6 +613,38 @@ fn gruus_name_one_device_until_its_call_id_changes() {
     assert_eq!((count(&public), count(&third)), (1, 1));
     assert_eq!((count(&first), count(&second)), (0, 0));
     assert_eq!(count("sip:alice@ims.example.com;gr=urn:other"), 0);
+}
+
+// spec: GRUU-5-1
+#[test]
+fn flows_and_devices_keep_their_gruus_when_another_one_registers() {
+    let mut registrar = registrar(open());
+    let mut register = |call_id: &str, cseq, reg_id, device: &str| {
+        let contact = contact(reg_id, "sip:a@h").replace("0a1b2c3d", device);
+        let rows = alloc::format!("{contact}Supported: gruu, outbound\r\n");
+        let register = request(call_id, cseq, 1, &rows);
+        let answer = ask(&mut registrar, 0, Some(1), &register);
+        let own = answer.contacts(&Limits::DEFAULT).find_map(|contact| {
+            let contact = contact.unwrap();
+            let urn = contact.instance().unwrap();
+            let own = contact.reg_id() == Some(reg_id) && urn.contains(device);
+            own.then(|| String::from(contact.params.unquoted("temp-gruu").unwrap()))
+        });
+        own.unwrap()
+    };
+    let gruus = [
+        register("c1", 1, 1, "0a1b2c3d"),
+        register("c2", 1, 2, "0a1b2c3d"),
+        register("c3", 1, 1, "ffffffff"),
+        register("c1", 2, 1, "0a1b2c3d"),
+        // The first flow after a restart of the device.
+        register("c4", 1, 1, "0a1b2c3d"),
+    ];
+    let found = gruus.map(|gruu| {
+        let uri = SipUri::parse(&gruu, &Limits::DEFAULT).unwrap();
+        registrar.targets(&uri).unwrap().len()
+    });
+    assert_eq!(found, [0, 1, 1, 0, 1]);
 }
 
 fn authorize(challenge: &Response, rng: &mut http_connect::Rng, password: &str) -> String {
@@ -770,4 +829,41 @@ fn configurations_that_cannot_work_are_refused() {
         check(&|config| config.max_total = 0),
         Some(RegistrarConfigError::Zero)
     );
+}
+
+// spec: SEC-G-05
+#[test]
+fn what_is_known_of_a_device_ends_with_its_last_binding() {
+    let mut registrar = registrar(open());
+    let devices = |registrar: &Registrar| registrar.gruus.len();
+    let contact = |n: u32, expires: u32| {
+        alloc::format!(
+            "Contact: <sip:a@h>;+sip.instance=\"<urn:uuid:{n}>\";reg-id=1;expires={expires}\r\n"
+        )
+    };
+    let supported = "Supported: path, outbound, gruu\r\n";
+    for n in 0..50 {
+        let rows = alloc::format!("{}{supported}", contact(n, 100 + n));
+        let answer = ask(&mut registrar, 0, Some(1), &request("c", n + 1, 1, &rows));
+        assert_eq!(answer.code().number(), 200);
+        assert!(
+            answer
+                .rows(Name::CONTACT)
+                .all(|row| row.contains("temp-gruu"))
+        );
+        if n > 0 {
+            // The one before goes, another way each time.
+            match n % 3 {
+                0 => {
+                    let rows = alloc::format!("{}{supported}", contact(n - 1, 0));
+                    let gone = request("d", n, 1, &rows);
+                    assert_eq!(code(&mut registrar, &gone), 200);
+                }
+                _ => registrar.drop_binding(registrar.bindings.of(&alice())[0].id),
+            }
+        }
+        assert_eq!(devices(&registrar).0, 1, "{n}");
+    }
+    registrar.handle_timeout(at(1000));
+    assert_eq!(devices(&registrar), (0, 0));
 }
