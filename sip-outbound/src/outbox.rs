@@ -10,6 +10,9 @@ use crate::ua::FlowId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutboxFull;
 
+/// What a unit counts besides its bytes.
+const UNIT: usize = 64;
+
 /// Whole messages and keep-alives in their order. Nothing gets between the parts of one.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
@@ -33,7 +36,7 @@ impl Outbox {
     }
 
     pub(crate) fn push(&mut self, unit: Bytes) -> Result<(), OutboxFull> {
-        let bytes = self.bytes.saturating_add(unit.len());
+        let bytes = self.bytes.saturating_add(unit.len()).saturating_add(UNIT);
         if bytes > self.limit {
             return Err(OutboxFull);
         }
@@ -74,6 +77,7 @@ impl Outbox {
             self.taken = self.taken.saturating_add(len as u64);
             if unit.is_empty() {
                 self.units.pop_front();
+                self.bytes = self.bytes.saturating_sub(UNIT);
             }
         }
         filled
@@ -85,7 +89,7 @@ impl Outbox {
     /// When `buf` is shorter than the unit: the host's bug.
     pub(crate) fn take_datagram(&mut self, buf: &mut [u8]) -> Option<usize> {
         let unit = self.units.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(unit.len());
+        self.bytes = self.bytes.saturating_sub(unit.len()).saturating_sub(UNIT);
         self.taken = self.taken.saturating_add(unit.len() as u64);
         assert!(unit.len() <= buf.len(), "transmit buffer too small");
         if let Some(slot) = buf.get_mut(..unit.len()) {
@@ -96,7 +100,7 @@ impl Outbox {
 }
 
 /// Closed streams of which something is left to write.
-const MAX_LEFT: usize = 64;
+pub(crate) const MAX_LEFT: usize = 64;
 
 /// What closed streams still have to send: an answer that says why, most of the time.
 #[derive(Clone, Debug, Default)]

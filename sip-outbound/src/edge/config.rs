@@ -94,7 +94,9 @@ pub struct EdgeConfig {
     pub max_server_transactions: usize,
     /// Open client transactions: 1,024.
     pub max_client_transactions: usize,
-    /// Bytes that may wait for one flow: 262,144.
+    /// Requests that wait for flows to the core to open: 256; more get 503.
+    pub max_waiting: usize,
+    /// Bytes that may wait for one flow, 64 more counted for each message: 262,144.
     pub max_unsent: usize,
     /// Datagrams that may wait: 1,024; the oldest is dropped.
     pub max_datagrams: usize,
@@ -141,6 +143,7 @@ impl EdgeConfig {
             max_events: 4096,
             max_server_transactions: 1024,
             max_client_transactions: 1024,
+            max_waiting: 256,
             max_unsent: 256 * 1024,
             max_datagrams: 1024,
         }
@@ -176,6 +179,7 @@ impl EdgeConfig {
             || self.max_events == 0
             || self.max_server_transactions == 0
             || self.max_client_transactions == 0
+            || self.max_waiting == 0
             || self.max_unsent == 0
             || self.max_datagrams == 0
             || self.flow_timer == Some(0);
@@ -184,6 +188,58 @@ impl EdgeConfig {
         } else {
             Ok(())
         }
+    }
+
+    /// A bound for the bytes an edge proxy with this configuration ever holds, whatever comes in.
+    ///
+    /// The defaults give 8 GB: 10,000 flows, each registered, in the middle of the longest message
+    /// and with as much unsent as allowed. A flow that is registered and quiet takes about 4 KiB.
+    pub const fn max_memory(&self) -> usize {
+        // Measured (tests/it/memory.rs) and rounded up; map nodes are half full at worst.
+        const FIXED: usize = 64 * 1024;
+        const FLOW: usize = 4096;
+        const TRANSACTION: usize = 2048;
+        const EVENT: usize = 256;
+        // What a proxy adds to a message: Via, Path, Record-Route, and the names in them.
+        const ADDED: usize = 4096;
+        let limits = &self.parse.limits;
+        let message = limits.max_message().saturating_add(ADDED);
+        // The user's name twice, and Service-Route.
+        let registration = limits.uri.saturating_mul(limits.routes.saturating_add(3));
+        let flow = FLOW
+            .saturating_add(limits.max_incoming())
+            .saturating_add(registration)
+            .saturating_add(self.max_unsent);
+        // The request, its names once more, and the last response.
+        let server = TRANSACTION
+            .saturating_add(message.saturating_mul(2))
+            .saturating_add(limits.head);
+        // The request and the ACK; for each of them a CANCEL.
+        let client = TRANSACTION
+            .saturating_add(message)
+            .saturating_add(limits.head)
+            .saturating_mul(2);
+        FIXED
+            .saturating_add(self.max_flows.saturating_mul(flow))
+            .saturating_add(crate::outbox::MAX_LEFT.saturating_mul(self.max_unsent))
+            .saturating_add(self.max_server_transactions.saturating_mul(server))
+            .saturating_add(self.max_client_transactions.saturating_mul(client))
+            .saturating_add(
+                self.max_waiting
+                    .saturating_add(self.max_datagrams)
+                    .saturating_mul(message),
+            )
+            .saturating_add(
+                self.event_limit()
+                    .saturating_mul(EVENT.saturating_add(limits.uri)),
+            )
+    }
+
+    /// How many events and actions wait at most: what goes on when the host takes none, ends.
+    const fn event_limit(&self) -> usize {
+        self.max_events
+            .saturating_add(self.max_flows.saturating_mul(3))
+            .saturating_add(self.max_server_transactions)
     }
 
     /// `host[:port]`.

@@ -1,6 +1,7 @@
 //! Requests on their way.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use stun_proto::{FiveTuple, Path};
 
@@ -15,9 +16,6 @@ use crate::ua::{FlowAction, FlowId, FlowTarget};
 use crate::wire::{
     Builder, Message, Method, Name, Request, Response, StatusCode, UriBuf, is_answerable,
 };
-
-/// Requests that may wait for one flow to open.
-const MAX_WAITING: usize = 64;
 
 impl EdgeProxy {
     pub(super) fn handle_message(&mut self, now: Instant, flow: FlowId, message: Message) {
@@ -140,12 +138,19 @@ impl EdgeProxy {
             self.send_waiting(now, flow, waiting);
             return;
         }
-        let queue = self.waiting.entry(flow).or_default();
-        if queue.len() >= MAX_WAITING {
+        if self.waiting_count >= self.config.max_waiting {
             self.give_up(now, server, StatusCode::SERVICE_UNAVAILABLE);
         } else {
-            queue.push(waiting);
+            self.waiting_count = self.waiting_count.saturating_add(1);
+            self.waiting.entry(flow).or_default().push(waiting);
         }
+    }
+
+    /// What waits for a flow to open.
+    pub(super) fn take_waiting(&mut self, flow: FlowId) -> Vec<Waiting> {
+        let queue = self.waiting.remove(&flow).unwrap_or_default();
+        self.waiting_count = self.waiting_count.saturating_sub(queue.len());
+        queue
     }
 
     /// The flow to a next hop in the core, an old one or a new one.

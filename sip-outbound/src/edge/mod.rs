@@ -103,6 +103,7 @@ pub struct EdgeProxy {
     by_client: BTreeMap<ClientId, ServerId>,
     /// Requests that wait for a flow to the core.
     waiting: BTreeMap<FlowId, Vec<Waiting>>,
+    waiting_count: usize,
     actions: VecDeque<FlowAction>,
     events: VecDeque<EdgeEvent>,
     dropped: u64,
@@ -140,6 +141,7 @@ impl EdgeProxy {
             contexts: BTreeMap::new(),
             by_client: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            waiting_count: 0,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             dropped: 0,
@@ -211,7 +213,7 @@ impl EdgeProxy {
             self.by_tuple.insert(at, flow);
         }
         self.touch(now, flow);
-        for waiting in self.waiting.remove(&flow).unwrap_or_default() {
+        for waiting in self.take_waiting(flow) {
             self.send_waiting(now, flow, waiting);
         }
         self.settle(now);
@@ -440,7 +442,7 @@ impl EdgeProxy {
         for client in lost.unwrap_or_default() {
             self.branch_failed(now, client, entry.side == Side::Access);
         }
-        for waiting in self.waiting.remove(&flow).unwrap_or_default() {
+        for waiting in self.take_waiting(flow) {
             self.waiting_failed(now, waiting);
         }
         if !matches!(end, EdgeFlowEnd::Closed | EdgeFlowEnd::Unsent) {
@@ -559,6 +561,11 @@ impl EdgeProxy {
             self.ready.remove(&flow);
         }
         (len > 0).then_some(len)
+    }
+
+    /// A bound for the bytes this proxy ever holds: see [`EdgeConfig::max_memory`].
+    pub const fn max_memory(&self) -> usize {
+        self.config.max_memory()
     }
 
     /// How many flows there are.

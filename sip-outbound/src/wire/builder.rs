@@ -222,7 +222,8 @@ fn assemble(mut bytes: Vec<u8>, body: &[u8]) -> Result<Message, BuildError> {
         .map_err(limit)?
         .ok_or(incomplete)?;
     bytes.extend_from_slice(body);
-    Message::from_bytes(Bytes::from(bytes), head_len).map_err(limit)
+    // It may wait for long: without the room the vector has grown for.
+    Message::from_bytes(Bytes::from(bytes.into_boxed_slice()), head_len).map_err(limit)
 }
 
 /// Makes a copy of a message with some header fields changed; all others stay as they are, byte

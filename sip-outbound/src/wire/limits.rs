@@ -48,6 +48,25 @@ impl Limits {
     };
 }
 
+impl Limits {
+    /// A bound for the bytes one message takes that was read within these limits.
+    pub const fn max_message(&self) -> usize {
+        const ROW: usize = core::mem::size_of::<super::scan::Row>();
+        const FIXED: usize = 2 * core::mem::size_of::<super::Request>();
+        // A vector of rows doubles.
+        let rows = self.headers.saturating_mul(2 * ROW);
+        let text = self.head.saturating_add(self.body);
+        text.saturating_add(rows).saturating_add(FIXED)
+    }
+
+    /// A bound for the bytes a stream takes while a message comes in: its head as it grows and as it
+    /// is read, its body likewise.
+    pub(crate) const fn max_incoming(&self) -> usize {
+        let text = self.head.saturating_add(self.body);
+        self.max_message().saturating_add(text.saturating_mul(2))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
