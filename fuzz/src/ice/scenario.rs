@@ -192,14 +192,6 @@ impl Peer {
         self.outbound.clear();
         self.described = false;
         self.command(net, Command::Restart);
-        // What is still there is told again.
-        let agent = self.machine.machine().0.agent();
-        let known: Vec<_> = agent.local_candidates().collect();
-        for (_, candidate) in known {
-            self.unsent.push(Signal::Candidate(candidate));
-        }
-        // A session that has met lets go of what it did not select; the socket is still there.
-        self.command(net, Command::AddHost(COMPONENT, self.local));
     }
 
     /// A new session on a new socket, for when servers have forgotten the old one.

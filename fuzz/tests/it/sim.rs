@@ -22,11 +22,7 @@ fn sim_ice() {
     seeds("ice", 30, fuzz::ice::sim_ice);
 }
 
-// Seed 208 and others: after a NAT has rebound, a restarted agent still shows its old
-// server-reflexive candidate. It shares the foundation of the new one, whose checks therefore wait
-// until those to the dead address have timed out, and one side may have given up by then.
 #[test]
-#[ignore = "known: a restart keeps server-reflexive candidates that a NAT has forgotten"]
 fn sim_ice_restart() {
     seeds("ice restart", 300, fuzz::ice::sim_ice_restart);
 }

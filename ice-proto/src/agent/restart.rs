@@ -38,7 +38,9 @@ impl Agent {
     /// description goes to [`set_remote`](Self::set_remote). Until then, and until new pairs are
     /// selected, data goes the old way.
     ///
-    /// Local candidates stay as far as they have not been released; more may be added.
+    /// Host and relayed candidates stay as far as they have not been released; more may be added.
+    /// Reflexive ones are to be gathered again: a NAT may have another address for them by now, and
+    /// the dead one, of the same foundation, would hold up the checks of the one that replaces it.
     ///
     /// # Errors
     /// [`RestartError`].
@@ -68,7 +70,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Forgets all of the present generation but the role and the local candidates.
+    /// Forgets all of the present generation but the role and what is known of local addresses.
     fn reset(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.tie_breaker = self.rng.u64();
@@ -90,8 +92,11 @@ impl Agent {
         self.locals.retain(|_, known| {
             let stream = usize::from(known.candidate.component.stream);
             let gone = released.get(stream).copied().unwrap_or(false);
-            known.candidate.kind != CandidateKind::PeerReflexive
-                && (!gone || used(known.candidate.base))
+            let learned = match known.candidate.kind {
+                CandidateKind::PeerReflexive | CandidateKind::ServerReflexive => true,
+                CandidateKind::Host | CandidateKind::Relayed => false,
+            };
+            !learned && (!gone || used(known.candidate.base))
         });
         if self.config.explicit_conveyance {
             for known in self.locals.values_mut() {

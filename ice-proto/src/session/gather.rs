@@ -39,9 +39,13 @@ pub(super) struct Binding {
 impl Session {
     /// Notes what is to be asked from a host address.
     pub(super) fn plan_host(&mut self, host: usize) {
-        let Some(addr) = self.hosts.get(host).map(|host| host.addr) else {
+        let known = self.hosts.get(host).filter(|host| !host.gone);
+        let Some((addr, for_relay)) = known.map(|host| (host.addr, host.for_relay)) else {
             return;
         };
+        if for_relay {
+            return;
+        }
         let fits = |server: &SocketAddr| server.is_ipv4() == addr.is_ipv4();
         if self.config.policy == Policy::All {
             for server in self.config.stun_servers.iter().take(MAX_SERVERS) {
@@ -58,8 +62,16 @@ impl Session {
             .enumerate()
             .take(MAX_SERVERS)
         {
-            if turn.transport == Transport::Udp && fits(&turn.addr) {
+            if turn.transport != Transport::Udp || !fits(&turn.addr) {
+                continue;
+            }
+            let path = Path::Datagram(FiveTuple::udp(addr, turn.addr));
+            if !self.by_path.contains_key(&path) {
                 self.jobs.push_back(Job::Allocate { host, server });
+            } else if self.config.policy == Policy::All {
+                // The relay is there from before a restart; what the NAT shows may have changed.
+                let server = turn.addr;
+                self.jobs.push_back(Job::Binding { host, server });
             }
         }
     }

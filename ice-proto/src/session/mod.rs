@@ -71,6 +71,8 @@ struct HostAddress {
     preference: u16,
     /// Opened for one relay; no candidate itself.
     for_relay: bool,
+    /// The host has taken it away.
+    gone: bool,
 }
 
 /// An ICE session with its gathering: the one machine a host drives.
@@ -179,6 +181,14 @@ impl Session {
         if !is_usable_host(addr.ip(), self.config.allow_loopback) {
             return Err(SessionError::Address);
         }
+        let known = |host: &HostAddress| host.component == component && host.addr == addr;
+        if let Some(index) = self.hosts.iter().position(known) {
+            // After a restart it may be said again.
+            if let Some(host) = self.hosts.get_mut(index) {
+                host.gone = false;
+            }
+            return self.show_host(now, index);
+        }
         if self.hosts.len() >= MAX_HOSTS {
             return Err(CandidateError::Limit.into());
         }
@@ -187,28 +197,41 @@ impl Session {
             .iter()
             .filter(|host| host.component == component)
             .count();
-        let preference = 65535_u16.saturating_sub((earlier as u16).saturating_mul(256));
-        if self.config.policy == Policy::All {
-            let candidate = LocalCandidate {
-                component,
-                kind: CandidateKind::Host,
-                addr,
-                base: Base::Host(addr),
-                local_preference: preference,
-                server: None,
-                related: None,
-            };
-            let candidate = self.agent.add_local_candidate(now, candidate)?;
-            let stream = component.stream;
-            let event = SessionEvent::LocalCandidate { stream, candidate };
-            self.events.push_back(event);
-        }
         self.hosts.push(HostAddress {
             component,
             addr,
-            preference,
+            preference: 65535_u16.saturating_sub((earlier as u16).saturating_mul(256)),
             for_relay: false,
+            gone: false,
         });
+        let shown = self.show_host(now, self.hosts.len().saturating_sub(1));
+        if shown.is_err() {
+            self.hosts.pop();
+        }
+        shown
+    }
+
+    /// Makes a host candidate of a local address.
+    fn show_host(&mut self, now: Instant, host: usize) -> Result<(), SessionError> {
+        let Some(host) = self.hosts.get(host).copied() else {
+            return Ok(());
+        };
+        if self.config.policy != Policy::All || host.for_relay || host.gone {
+            return Ok(());
+        }
+        let candidate = LocalCandidate {
+            component: host.component,
+            kind: CandidateKind::Host,
+            addr: host.addr,
+            base: Base::Host(host.addr),
+            local_preference: host.preference,
+            server: None,
+            related: None,
+        };
+        let candidate = self.agent.add_local_candidate(now, candidate)?;
+        let stream = host.component.stream;
+        self.events
+            .push_back(SessionEvent::LocalCandidate { stream, candidate });
         Ok(())
     }
 
@@ -249,20 +272,36 @@ impl Session {
         Ok(())
     }
 
-    /// Starts over with new credentials ([`Agent::restart`]): host addresses may be added and
-    /// [`gather`](Self::gather) called again, then the new [`description`](Self::description) goes
-    /// to the other side. Candidates and relays that are still there stay; data goes on.
+    /// Starts over with new credentials ([`Agent::restart`]): after [`gather`](Self::gather), the
+    /// new [`description`](Self::description) goes to the other side. Data goes on meanwhile.
+    ///
+    /// Local addresses and relays that are still there are candidates again, and told as such once
+    /// more ([`SessionEvent::LocalCandidate`]); more may be added. Server-reflexive addresses are
+    /// asked for anew, since a NAT may have forgotten the old ones.
     ///
     /// # Errors
     /// [`SessionError::State`] after [`close`](Self::close).
     pub fn restart(&mut self, now: Instant) -> Result<(), SessionError> {
         let now = self.clock.advance(now);
+        self.pump();
         self.agent.restart(now).map_err(|_| SessionError::State)?;
         self.gathering = Gathering::Idle;
         self.concluded = false;
         self.gate = None;
         self.jobs.clear();
-        self.timers.disarm(Timer::Gathering);
+        self.timers = Timers::new();
+        self.bindings = Transactions::new(self.config.retransmit, MAX_BINDINGS);
+        let stale = |event: &SessionEvent| matches!(event, SessionEvent::LocalCandidate { .. });
+        self.events.retain(|event| !stale(event));
+        let kept: Vec<_> = self.agent.local_candidates().collect();
+        for (stream, candidate) in kept {
+            let event = SessionEvent::LocalCandidate { stream, candidate };
+            self.events.push_back(event);
+        }
+        for host in 0..self.hosts.len() {
+            // Those that are still candidates are redundant.
+            let _ = self.show_host(now, host);
+        }
         Ok(())
     }
 
@@ -272,6 +311,9 @@ impl Session {
         let now = self.clock.advance(now);
         self.agent.remove_base(now, Base::Host(addr));
         self.close_relays_from(now, addr);
+        for host in &mut self.hosts {
+            host.gone |= host.addr == addr;
+        }
         self.pump();
     }
 

@@ -222,6 +222,7 @@ impl Session {
             addr: local,
             preference: 65535,
             for_relay: true,
+            gone: false,
         });
         let addr = self.config.turn_servers.get(server).map(|turn| turn.addr);
         let Some(addr) = addr else { return };

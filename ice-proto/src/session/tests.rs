@@ -625,6 +625,104 @@ fn a_restarted_session_keeps_its_data_flowing_and_completes_again() {
     assert_eq!(sent, Err(SendError::NoRoute));
 }
 
+// spec: ICE-9-1
+#[test]
+fn a_restarted_session_forgets_what_a_nat_may_have_forgotten() {
+    let side = |role, seed, host, public| {
+        let config = SessionConfig {
+            stun_servers: alloc::vec![addr("198.51.100.5:3478")],
+            ..config(role)
+        };
+        node(config, seed, host, public)
+    };
+    let mut net = Net::new(alloc::vec![
+        side(Role::Controlling, 1, "10.0.0.1:1000", "192.0.2.1:61000"),
+        side(Role::Controlled, 2, "10.0.1.1:1000", "192.0.2.2:62000"),
+    ]);
+    net.run(1000);
+    connect(&mut net);
+    // Everything that was not selected has been let go of meanwhile.
+    net.run(20_000);
+    assert!(net.nodes.iter().all(completed));
+    net.nodes[0].rebind("192.0.2.1:61111");
+    let now = net.now;
+    for node in &mut net.nodes {
+        node.events.clear();
+        node.session.restart(now).unwrap();
+        node.session.gather(now).unwrap();
+    }
+    net.run(21_000);
+    let shown = [
+        "candidate:1 1 udp 2130706431 10.0.0.1 1000 typ host",
+        "candidate:2 1 udp 1694498815 192.0.2.1 61111 typ srflx raddr 10.0.0.1 rport 1000",
+    ];
+    assert_eq!(candidates(&net.nodes[0]), shown);
+    let known = net.nodes[0].session.agent().local_candidates();
+    let known: Vec<_> = known.map(|(_, known)| known.to_string()).collect();
+    assert_eq!(known, shown);
+    connect(&mut net);
+    net.run(24_000);
+    assert!(net.nodes.iter().all(completed));
+    chat(&mut net);
+}
+
+#[test]
+fn a_restarted_session_shows_its_relays_again_and_asks_their_servers_for_reflexive_addresses() {
+    let config = SessionConfig {
+        turn_servers: alloc::vec![turn(TURN, Transport::Udp), turn(TURN_TLS, Transport::Tls)],
+        ..config(Role::Controlling)
+    };
+    let a = node(config, 1, "10.0.0.1:1000", "192.0.2.1:61000");
+    let mut net = Net::new(alloc::vec![a]);
+    net.run(1000);
+    // The numbers of the foundations may change.
+    let shown = |net: &Net| {
+        let all = candidates(&net.nodes[0]);
+        let mut all: Vec<String> = all
+            .iter()
+            .filter_map(|line| Some(line.split_once(' ')?.1.to_string()))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = shown(&net);
+    assert_eq!(before.len(), 4);
+    let now = net.now;
+    net.nodes[0].events.clear();
+    net.nodes[0].session.restart(now).unwrap();
+    assert!(net.nodes[0].session.description(0).len() >= 3 + 3);
+    net.nodes[0].session.gather(now).unwrap();
+    net.run(2000);
+    assert_eq!(shown(&net), before);
+    assert!(gathered(&net.nodes[0]) && failures(&net.nodes[0]).is_empty());
+    assert_eq!((net.server.allocations(), net.opened.len()), (2, 1));
+}
+
+#[test]
+fn local_addresses_that_are_gone_do_not_come_back_by_themselves() {
+    let config = SessionConfig {
+        stun_servers: alloc::vec![addr("198.51.100.5:3478")],
+        ..config(Role::Controlling)
+    };
+    let a = node(config, 1, "10.0.0.1:1000", "192.0.2.1:61000");
+    let mut net = Net::new(alloc::vec![a]);
+    net.run(1000);
+    let now = net.now;
+    net.nodes[0].events.clear();
+    let session = &mut net.nodes[0].session;
+    session.remove_host(now, addr("10.0.0.1:1000"));
+    session.restart(now).unwrap();
+    session.gather(now).unwrap();
+    net.run(2000);
+    assert!(candidates(&net.nodes[0]).is_empty());
+    let (now, session) = (net.now, &mut net.nodes[0].session);
+    session.restart(now).unwrap();
+    session.add_host(now, ONE, addr("10.0.0.1:1000")).unwrap();
+    session.gather(now).unwrap();
+    net.run(3000);
+    assert_eq!(candidates(&net.nodes[0]).len(), 2);
+}
+
 #[test]
 fn a_failed_session_gives_its_relays_back() {
     let mut net = relayed_pair(Transport::Udp, TURN);

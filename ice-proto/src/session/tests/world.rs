@@ -42,6 +42,11 @@ impl Node {
             nat: nat.iter().map(|(a, b)| (addr(a), addr(b))).collect(),
         }
     }
+
+    /// The NAT shows another address from now on.
+    pub(super) fn rebind(&mut self, public: &str) {
+        self.nat.iter_mut().for_each(|(_, b)| *b = addr(public));
+    }
 }
 
 /// What a session sent.
