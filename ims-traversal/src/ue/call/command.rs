@@ -197,9 +197,11 @@ impl Calls {
                 }
             }
             State::Ringing { .. } => {
-                let code = match cause {
-                    EndCause::Media(_) | EndCause::Description => StatusCode::NOT_ACCEPTABLE_HERE,
-                    _ => StatusCode::DECLINE,
+                let media = matches!(cause, EndCause::Media(_) | EndCause::Description);
+                let code = if media {
+                    StatusCode::NOT_ACCEPTABLE_HERE
+                } else {
+                    StatusCode::DECLINE
                 };
                 self.refuse_call(now, ua, call, code, cause);
             }

@@ -1,5 +1,6 @@
 //! Requests of the other side: the INVITE of a call, and what comes within its dialog.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -70,7 +71,7 @@ impl Calls {
         let state = State::Ringing {
             id,
             flow,
-            invite: invite.clone(),
+            invite: Box::new(invite.clone()),
             tag,
         };
         let Ok(call) = self.add(Direction::Incoming, state) else {
@@ -143,9 +144,10 @@ impl Calls {
             return true;
         };
         if let Err(error) = open.dialog.handle_request(request) {
-            let code = match error {
-                DialogError::OutOfOrder => StatusCode::SERVER_ERROR,
-                _ => StatusCode::NO_SUCH_CALL,
+            let code = if error == DialogError::OutOfOrder {
+                StatusCode::SERVER_ERROR
+            } else {
+                StatusCode::NO_SUCH_CALL
             };
             self.reply(now, ua, id, code, &[]);
         } else if *method == Method::BYE {

@@ -19,6 +19,7 @@ mod outgoing;
 
 use core::time::Duration;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -58,7 +59,8 @@ pub struct CallConfig {
     pub max_body: usize,
     /// How long an incoming call may wait to be answered: 180 s, then it gets 480.
     pub ring_timeout: Duration,
-    /// How long the end of a call, or an offer, may wait for a flow to send it over: 32 s.
+    /// How long the end of a call, or an offer, may wait for a flow to send it over: 64 s, which is
+    /// longer than the first wait of a user agent that has lost all flows.
     pub flow_patience: Duration,
     /// How often an offer that met one of the other side is made: 5 times.
     pub offer_attempts: u32,
@@ -71,7 +73,7 @@ impl Default for CallConfig {
             max_forks: 8,
             max_body: 16 * 1024,
             ring_timeout: Duration::from_secs(180),
-            flow_patience: Duration::from_secs(32),
+            flow_patience: Duration::from_secs(64),
             offer_attempts: 5,
         }
     }
@@ -121,7 +123,7 @@ enum State {
     Ringing {
         id: ServerId,
         flow: FlowId,
-        invite: Request,
+        invite: Box<Request>,
         tag: String,
     },
     Open(Open),

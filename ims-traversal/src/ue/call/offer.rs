@@ -216,12 +216,12 @@ impl Calls {
         let Ours::Sent { offer, .. } = core::mem::replace(&mut open.ours, Ours::None) else {
             return;
         };
-        match cause {
-            EndCause::FlowLost => self.send_offer(now, ua, call, offer),
-            EndCause::Authentication(_) => {
-                self.offer_refused(call, Some(StatusCode::UNAUTHORIZED));
-            }
-            cause => self.bye(now, ua, call, dialog, cause),
+        if cause == EndCause::FlowLost {
+            self.send_offer(now, ua, call, offer);
+        } else if matches!(cause, EndCause::Authentication(_)) {
+            self.offer_refused(call, Some(StatusCode::UNAUTHORIZED));
+        } else {
+            self.bye(now, ua, call, dialog, cause);
         }
     }
 
