@@ -7,6 +7,7 @@
     reason = "test code"
 )]
 
+mod memory;
 mod scale;
 
 use core::net::SocketAddr;
