@@ -93,8 +93,9 @@ impl RegistrarConfig {
     /// A bound for the bytes a registrar with this configuration ever holds, whatever its users
     /// register.
     ///
-    /// The defaults give 1.1 GB, two thirds of it for temporary GRUUs. A binding as clients make
-    /// them takes about 1 KiB, and 4 KiB with all temporary GRUUs its device can have.
+    /// The defaults give 2 GB: 100,000 bindings of the longest names and the most temporary GRUUs. A
+    /// binding as clients make them takes about 1 KiB, and 4 KiB with all temporary GRUUs its device
+    /// can have.
     pub const fn max_memory(&self) -> usize {
         // Measured (tests/it/memory.rs) and rounded up; map nodes are half full at worst.
         const FIXED: usize = 64 * 1024;
