@@ -2,10 +2,14 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::std_instead_of_alloc,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "test code"
 )]
 
 mod client;
+mod scenarios;
 mod server_memory;
 mod sim;
+mod wired;
