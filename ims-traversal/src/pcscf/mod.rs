@@ -150,7 +150,12 @@ impl Pcscf {
         config.edge.max_unsent = config.edge.max_unsent.max(config.max_unsent);
         let mut rng = Rng::from_seed(seed);
         let home = match &config.home {
-            Some(home) => Some(Home::new(home, &config.edge.parse, &mut rng, now)?),
+            Some(home) => {
+                // It is not up to the way to the search to end it: one device after the other may
+                // ring.
+                config.edge.timings.ringing = config.edge.timings.unanswered;
+                Some(Home::new(home, &config.edge.parse, &mut rng, now)?)
+            }
             None => None,
         };
         Ok(Self {

@@ -33,6 +33,7 @@ pub(super) struct Answer {
 
 /// What follows from a final answer.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(super) enum Step {
     Try(Target),
     /// This is the answer, with the challenges of all others.
