@@ -134,8 +134,8 @@ mod session;
 // The bare agent.
 pub use agent::{
     Action, Agent, AgentConfig, AgentState, Base, CandidateError, Credentials, Event, Failure,
-    LocalCandidate, MAX_TRANSMIT, NominateError, Nomination, Pacer, Remote, RemoteError,
-    RestartError, Role, RouteLoss, Stats,
+    LocalCandidate, MAX_TRANSMIT, NominateError, Nomination, Pacer, PlainError, PlainKeepAlive,
+    Remote, RemoteError, RestartError, Role, RouteLoss, Stats,
 };
 // Candidates.
 pub use candidate::{

@@ -393,7 +393,7 @@ impl Agent {
             .map(|(id, _)| *id)
     }
 
-    fn insert_remote(&mut self, stream: u16, candidate: Candidate) -> RemoteId {
+    pub(super) fn insert_remote(&mut self, stream: u16, candidate: Candidate) -> RemoteId {
         let id = RemoteId(self.next_id());
         let foundation = self.remote_foundation(&candidate.foundation);
         let known = KnownRemote {
@@ -476,6 +476,7 @@ impl Agent {
         };
         *count = (*count).min(most.max(1));
         for component in gone.into_iter().filter(|gone| gone.component > 1) {
+            self.release_component(component);
             self.remove_pairs(|pair| pair.component == component);
             self.locals
                 .retain(|_, known| known.candidate.component != component);
@@ -489,6 +490,24 @@ impl Agent {
         }
         self.complete_stream(now, stream);
         self.changed(now);
+    }
+
+    /// Releases the bases only this component uses.
+    fn release_component(&mut self, component: ComponentId) {
+        let of = |own: bool| {
+            let locals = self.locals.values();
+            locals
+                .filter(move |known| (known.candidate.component == component) == own)
+                .map(|known| known.candidate.base)
+        };
+        let mut bases: Vec<Base> = of(true)
+            .filter(|base| !of(false).any(|b| b == *base))
+            .collect();
+        bases.sort_unstable();
+        bases.dedup();
+        for base in bases {
+            self.actions.push_back(super::Action::Release { base });
+        }
     }
 
     /// After the grace the candidates that were not selected are of no use (RFC 8445

@@ -26,6 +26,8 @@ pub(super) struct Selected {
     pub(super) last_sent: Instant,
     /// Nothing may be sent that way any more.
     pub(super) lost: bool,
+    /// The other side has no ICE.
+    pub(super) plain: bool,
 }
 
 /// A pair about to be selected.
@@ -41,6 +43,8 @@ pub(super) struct Choice {
     pub(super) rtt: Duration,
     /// When it was last known to work.
     pub(super) since: Instant,
+    /// The other side has no ICE.
+    pub(super) plain: bool,
 }
 
 /// Why a pair cannot be nominated.
@@ -328,6 +332,7 @@ impl Agent {
             priority: valid.priority,
             rtt: valid.rtt,
             since: valid.since,
+            plain: false,
         };
         self.settle(now, choice);
         let concluded = self.is_concluded(component);
@@ -370,6 +375,7 @@ impl Agent {
                 priority: choice.priority,
                 last_sent: now,
                 lost: false,
+                plain: choice.plain,
             },
         );
         if let Route::Relay { relay, peer } = route {

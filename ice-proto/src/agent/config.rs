@@ -7,6 +7,7 @@ use core::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::PlainKeepAlive;
 use crate::{Candidate, CandidateKind, ComponentId, RelayId, Route, pair_priority};
 
 /// Which agent decides.
@@ -89,6 +90,8 @@ pub struct AgentConfig {
     pub consent_timeout: Duration,
     /// Wait between keep-alives where no consent is asked for: 15 s, and never less.
     pub keep_alive: Duration,
+    /// What keeps the path to another side without ICE open: a Binding indication.
+    pub plain_keep_alive: PlainKeepAlive,
     /// Answers checks that prove nothing with 400 or 401, ten each second at most, instead of
     /// silence: no.
     pub answer_unverified: bool,
@@ -126,6 +129,7 @@ impl AgentConfig {
             consent: Some(Duration::from_secs(5)),
             consent_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(15),
+            plain_keep_alive: PlainKeepAlive::Indication,
             answer_unverified: false,
             icmp_fails_pairs: false,
             explicit_conveyance: false,
@@ -291,6 +295,9 @@ pub enum RouteLoss {
     /// The local address or the relay is gone.
     #[error("the local candidate is gone")]
     CandidateGone,
+    /// The relay lets nothing through to another side without ICE.
+    #[error("the relay does not permit the other side")]
+    NotPermitted,
 }
 
 /// What happened.
@@ -340,6 +347,12 @@ pub enum Event {
         component: ComponentId,
         /// Why.
         cause: RouteLoss,
+    },
+    /// Nothing has been sent to another side without ICE for a while, and the host keeps the path
+    /// open itself ([`PlainKeepAlive::Host`]).
+    KeepAliveDue {
+        /// Stream and component.
+        component: ComponentId,
     },
     /// Both sides are lite and had several pairs to choose from: a new exchange, which shows the
     /// selected ones as only candidates, makes sure that they chose the same (RFC 8445

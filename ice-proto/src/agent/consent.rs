@@ -7,8 +7,8 @@ use stun_proto::time::deadline;
 use stun_proto::wire::{MessageType, Method, Writer};
 
 use super::conclude::Selected;
-use super::{Agent, Event, RouteLoss, Timer};
-use crate::ComponentId;
+use super::{Agent, Event, PlainKeepAlive, RouteLoss, Timer};
+use crate::{ComponentId, Route};
 
 /// Keep-alives never come closer together.
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,15 +46,22 @@ impl Agent {
             return;
         }
         self.forget_consent(component);
-        if self.config.consent.is_some() {
+        self.timers.disarm(Timer::ConsentExpiry(component));
+        if self.consent(component).is_some() {
             let end = deadline(since, self.config.consent_timeout);
             self.timers.set(Timer::ConsentExpiry(component), end);
         }
         self.arm_consent(now, component);
     }
 
+    /// How often consent is asked for. A side without ICE would not know what to answer.
+    fn consent(&self, component: ComponentId) -> Option<Duration> {
+        let plain = self.active(component).is_some_and(|active| active.plain);
+        self.config.consent.filter(|_| !plain)
+    }
+
     fn arm_consent(&mut self, now: Instant, component: ComponentId) {
-        let wait = match self.config.consent {
+        let wait = match self.consent(component) {
             Some(every) => {
                 // Between 80 and 120 percent, in steps of a thousandth.
                 let share = self.rng.below(401).saturating_add(800);
@@ -71,7 +78,7 @@ impl Agent {
         let Some(active) = self.active(component).copied() else {
             return;
         };
-        if self.config.consent.is_some() {
+        if self.consent(component).is_some() {
             self.start_consent(now, component, active.route, active.local);
             return self.arm_consent(now, component);
         }
@@ -80,17 +87,30 @@ impl Agent {
         if due.is_some_and(|due| due > now) {
             return self.timers.set(Timer::Consent(component), due);
         }
-        let id = self.rng.transaction_id();
-        let mut buf = [0; 32];
-        let ty = MessageType::indication(Method::BINDING);
-        let written = Writer::new(&mut buf, ty, id).fingerprint().finish();
-        if let Some(message) = written.ok().and_then(|len| buf.get(..len)) {
-            self.push(active.route, message);
+        let kind = if active.plain {
+            self.config.plain_keep_alive
+        } else {
+            PlainKeepAlive::Indication
+        };
+        match kind {
+            PlainKeepAlive::Indication => self.push_indication(active.route),
+            PlainKeepAlive::Empty => self.push(active.route, &[]),
+            PlainKeepAlive::Host => self.events.push_back(Event::KeepAliveDue { component }),
         }
         if let Some(active) = self.active_mut(component) {
             active.last_sent = now;
         }
         self.arm_consent(now, component);
+    }
+
+    fn push_indication(&mut self, route: Route) {
+        let id = self.rng.transaction_id();
+        let mut buf = [0; 32];
+        let ty = MessageType::indication(Method::BINDING);
+        let written = Writer::new(&mut buf, ty, id).fingerprint().finish();
+        if let Some(message) = written.ok().and_then(|len| buf.get(..len)) {
+            self.push(route, message);
+        }
     }
 
     pub(super) fn consent_renewed(

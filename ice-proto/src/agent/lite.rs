@@ -47,6 +47,7 @@ impl Agent {
             priority: self.role.pair_priority(ours, theirs),
             rtt: Duration::ZERO,
             since: now,
+            plain: false,
         }
     }
 

@@ -8,6 +8,7 @@ mod consent;
 mod lite;
 mod pacer;
 mod pairs;
+mod plain;
 mod requests;
 mod restart;
 mod schedule;
@@ -33,6 +34,7 @@ pub use self::config::{
 };
 pub use self::pacer::Pacer;
 use self::pairs::{Pair, PairId};
+pub use self::plain::{PlainError, PlainKeepAlive};
 use self::requests::EarlyCheck;
 use self::restart::Old;
 pub use self::restart::RestartError;
@@ -291,7 +293,7 @@ impl Agent {
             .clamp(MIN_PACING, longest)
     }
 
-    fn has_component(&self, id: ComponentId) -> bool {
+    pub(crate) fn has_component(&self, id: ComponentId) -> bool {
         let components = self.config.components.get(usize::from(id.stream));
         components.is_some_and(|most| (1..=*most).contains(&id.component))
     }
@@ -396,9 +398,18 @@ impl Agent {
             return;
         };
         *permission = Permission::Failed;
-        self.fail_pairs(now, |pair| {
-            matches!(pair.route, Route::Relay { relay: r, peer: p } if r == relay && p.ip() == peer)
-        });
+        let concerns = |route| matches!(route, Route::Relay { relay: r, peer: p } if r == relay && p.ip() == peer);
+        self.fail_pairs(now, |pair| concerns(pair.route));
+        // Where no check has gone before, nothing else tells that the way is closed.
+        let closed: smallvec::SmallVec<[ComponentId; 2]> = self
+            .selected
+            .iter()
+            .filter(|(_, selected)| selected.plain && concerns(selected.route))
+            .map(|(component, _)| *component)
+            .collect();
+        for component in closed {
+            self.lose_route(component, RouteLoss::NotPermitted);
+        }
     }
 
     fn is_permitted(&self, route: Route) -> bool {

@@ -1,6 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
 mod chaos;
+mod plain;
 mod rules;
 mod trace;
 

@@ -39,13 +39,13 @@ pub(super) struct Binding {
 impl Session {
     /// Notes what is to be asked from a host address.
     pub(super) fn plan_host(&mut self, host: usize) {
-        let known = self.hosts.get(host).filter(|host| !host.gone);
-        let Some((addr, for_relay)) = known.map(|host| (host.addr, host.for_relay)) else {
+        let wanted = |host: &&super::HostAddress| {
+            !host.gone && !host.for_relay && self.agent.has_component(host.component)
+        };
+        let known = self.hosts.get(host).filter(wanted);
+        let Some(addr) = known.map(|host| host.addr) else {
             return;
         };
-        if for_relay {
-            return;
-        }
         let fits = |server: &SocketAddr| server.is_ipv4() == addr.is_ipv4();
         if self.config.policy == Policy::All {
             for server in self.config.stun_servers.iter().take(MAX_SERVERS) {
@@ -93,7 +93,9 @@ impl Session {
                         for component in 1..=*count {
                             let stream = stream as u16;
                             let component = ComponentId { stream, component };
-                            self.jobs.push_back(Job::Open { component, server });
+                            if self.agent.has_component(component) {
+                                self.jobs.push_back(Job::Open { component, server });
+                            }
                         }
                     }
                 }

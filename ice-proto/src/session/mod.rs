@@ -6,7 +6,6 @@ mod description;
 mod gather;
 mod relays;
 
-use core::cmp::Reverse;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
@@ -26,8 +25,8 @@ pub use self::description::{RemoteDescription, RemoteStream};
 use self::gather::{Binding, Job};
 use self::relays::Relay;
 use crate::{
-    Agent, Base, Candidate, CandidateError, CandidateKind, ComponentId, LocalCandidate, RelayId,
-    Remote, RemoteError, Route, agent, is_usable_host,
+    Agent, Base, Candidate, CandidateError, CandidateKind, ComponentId, LocalCandidate, PlainError,
+    RelayId, Remote, RemoteError, Route, agent, is_usable_host,
 };
 
 /// The longest message of a session, application data apart; smaller buffers are the host's bug.
@@ -305,6 +304,33 @@ impl Session {
         Ok(())
     }
 
+    /// The other side has no ICE: [`Agent::set_remote_plain`].
+    ///
+    /// # Errors
+    /// [`PlainError`].
+    pub fn set_remote_plain(
+        &mut self,
+        now: Instant,
+        stream: u16,
+        peers: &[SocketAddr],
+    ) -> Result<(), PlainError> {
+        let now = self.clock.advance(now);
+        self.pump();
+        self.agent.set_remote_plain(now, stream, peers)?;
+        self.pump();
+        Ok(())
+    }
+
+    /// RTP and RTCP share a port, for instance: [`Agent::limit_components`]. Relays of the
+    /// components that are gone are given back.
+    pub fn limit_components(&mut self, now: Instant, stream: u16, most: u16) {
+        let now = self.clock.advance(now);
+        self.pump();
+        self.agent.limit_components(now, stream, most);
+        self.close_needless_relays(now);
+        self.pump();
+    }
+
     /// A local address is gone: so are the candidates with it as base, and the relays reached from
     /// it.
     pub fn remove_host(&mut self, now: Instant, addr: SocketAddr) {
@@ -357,23 +383,10 @@ impl Session {
         if let Some((local, _)) = self.agent.selected(component) {
             return local.addr;
         }
-        let rank = |kind| match kind {
-            CandidateKind::Relayed => 0,
-            CandidateKind::ServerReflexive => 1,
-            CandidateKind::Host => 2,
-            CandidateKind::PeerReflexive => 3,
-        };
-        self.agent
-            .local_candidates()
-            .filter(|(stream, candidate)| {
-                *stream == component.stream && candidate.component == component.component
-            })
-            .map(|(_, candidate)| candidate)
-            .min_by_key(|candidate| (rank(candidate.kind), Reverse(candidate.priority)))
-            .map_or(
-                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9),
-                |candidate| candidate.addr,
-            )
+        self.agent.default_candidate(component).map_or(
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9),
+            |candidate| candidate.addr,
+        )
     }
 
     /// Takes in a datagram that came on one of the sockets.

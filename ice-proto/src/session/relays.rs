@@ -377,6 +377,9 @@ impl Session {
         if self.hosts.iter().any(|host| host.addr == relayed) {
             return;
         }
+        if !self.agent.has_component(component) {
+            return self.close_relays(self.clock.now(), |other| other == id);
+        }
         let related = match self.config.policy {
             Policy::All => mapped,
             Policy::RelayOnly => None,
@@ -489,6 +492,7 @@ impl Session {
             | crate::Event::RoleChanged(_)
             | crate::Event::NominationFailed { .. }
             | crate::Event::RouteLost { .. }
+            | crate::Event::KeepAliveDue { .. }
             | crate::Event::ExchangeNeeded => {}
         }
         self.events.push_back(SessionEvent::Ice(event));
@@ -510,6 +514,23 @@ impl Session {
                 Phase::Stream | Phase::Socket => self.remove_relay(id),
             }
         }
+    }
+
+    /// Some components are gone.
+    pub(super) fn close_needless_relays(&mut self, now: Instant) {
+        let gone = |component: ComponentId| !self.agent.has_component(component);
+        let ids: smallvec::SmallVec<[RelayId; 8]> = self
+            .relays
+            .iter()
+            .filter(|(_, relay)| gone(relay.component))
+            .map(|(id, _)| *id)
+            .collect();
+        self.jobs.retain(|job| match job {
+            Job::Open { component, .. } => self.agent.has_component(*component),
+            Job::Binding { .. } | Job::Allocate { .. } => true,
+        });
+        self.close_relays(now, |id| ids.contains(&id));
+        self.check_gathered(now);
     }
 
     /// The address some relays are reached from is gone.

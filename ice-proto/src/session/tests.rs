@@ -625,6 +625,84 @@ fn a_restarted_session_keeps_its_data_flowing_and_completes_again() {
     assert_eq!(sent, Err(SendError::NoRoute));
 }
 
+// spec: SDP-4.2.5-3
+#[test]
+fn a_side_without_ice_is_reached_through_the_relay() {
+    for (transport, server) in [(Transport::Udp, TURN), (Transport::Tls, TURN_TLS)] {
+        let mut net = relayed_pair(transport, server);
+        net.run(1000);
+        let now = net.now;
+        let addresses = [0, 1].map(|i: usize| net.nodes[i].session.default_address(ONE));
+        for (node, peer) in [(0, addresses[1]), (1, addresses[0])] {
+            let session = &mut net.nodes[node].session;
+            let mut buf = [0; 100];
+            session.set_remote_plain(now, 0, &[peer]).unwrap();
+            let early = session.send(now, ONE, b"x", &mut buf);
+            assert!(
+                matches!(early, Err(SendError::Relay(_))),
+                "no permission yet"
+            );
+        }
+        net.run(2000);
+        assert!(net.nodes.iter().all(completed));
+        chat(&mut net);
+        net.run(100_000);
+        chat(&mut net);
+        assert!(net.server.permissions_were_there());
+        let channel = |sent: &world::Sent| sent.bytes.first().is_some_and(|b| *b >= 0x40);
+        assert!(net.sent.iter().any(channel));
+        assert!(net.nodes.iter().all(|node| failures(node).is_empty()));
+    }
+}
+
+#[test]
+fn a_component_that_is_not_needed_gives_its_relay_back() {
+    for (transport, server) in [(Transport::Udp, TURN), (Transport::Tls, TURN_TLS)] {
+        let two = ComponentId {
+            component: 2,
+            ..ONE
+        };
+        let mut config = SessionConfig {
+            turn_servers: alloc::vec![turn(server, transport)],
+            ..config(Role::Controlling)
+        };
+        config.agent.components = alloc::vec![2];
+        let mut session = Session::new(config, [1; 32], Instant::ZERO);
+        for (component, host) in [(ONE, "10.0.0.1:1000"), (two, "10.0.0.1:1001")] {
+            session
+                .add_host(Instant::ZERO, component, addr(host))
+                .unwrap();
+        }
+        session.gather(Instant::ZERO).unwrap();
+        let nat = [
+            ("10.0.0.1:1000", "192.0.2.1:61000"),
+            ("10.0.0.1:1001", "192.0.2.1:61001"),
+        ];
+        let mut net = Net::new(alloc::vec![Node::new(session, &nat)]);
+        net.run(1000);
+        assert_eq!(net.server.allocations(), 2);
+        let now = net.now;
+        net.nodes[0].session.limit_components(now, 0, 1);
+        net.run(2000);
+        assert_eq!(net.server.allocations(), 1);
+        let session = &net.nodes[0].session;
+        assert!(
+            session
+                .agent()
+                .local_candidates()
+                .all(|(_, c)| c.component == 1)
+        );
+        assert_eq!(net.closed.len(), usize::from(transport == Transport::Tls));
+        // Nor does it come back.
+        let now = net.now;
+        let session = &mut net.nodes[0].session;
+        session.restart(now).unwrap();
+        session.gather(now).unwrap();
+        net.run(3000);
+        assert_eq!(net.server.allocations(), 1);
+    }
+}
+
 // spec: ICE-9-1
 #[test]
 fn a_restarted_session_forgets_what_a_nat_may_have_forgotten() {
