@@ -11,6 +11,7 @@ extern crate std;
 
 #[allow(dead_code, reason = "its users follow")]
 mod conns;
+pub mod ladder;
 pub mod pcscf;
 pub mod sdp;
 pub mod tunnel;
