@@ -103,6 +103,7 @@ mod framing;
 mod outbox;
 mod registrar;
 mod route;
+mod sec_agree;
 mod time;
 mod transaction;
 mod ua;
@@ -113,6 +114,8 @@ pub use digest::{
     Account, AkaAnswer, AkaChallenge, AuthFailure, ChallengeStep, DigestAttempt, DigestClient,
     DigestPolicy, Password,
 };
+// Security agreement.
+pub use sec_agree::{SecAgreeError, SecMechanism, SecMechanisms, digest_verify};
 // Framing.
 pub use framing::{
     DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, classify,
@@ -131,8 +134,8 @@ pub use ua::{
 };
 // The edge proxy.
 pub use edge::{
-    EdgeConfig, EdgeConfigError, EdgeEvent, EdgeFlowEnd, EdgeProxy, FlowToken, FlowTokenKeys,
-    ForgedToken, PcscfConfig, ServiceRouteCheck, Side,
+    EdgeConfig, EdgeConfigError, EdgeEvent, EdgeFlowEnd, EdgeProxy, EdgeSecAgree, FlowToken,
+    FlowTokenKeys, ForgedToken, PcscfConfig, ServiceRouteCheck, Side,
 };
 // The registrar.
 pub use registrar::{

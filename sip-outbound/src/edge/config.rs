@@ -5,6 +5,7 @@ use core::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::sec_agree::{SecAgreeError, SecMechanisms};
 use crate::transaction::Timings;
 use crate::wire::{Limits, ParseConfig, UriBuf, all, is_token};
 
@@ -31,6 +32,18 @@ impl Default for PcscfConfig {
             assert_identity: true,
         }
     }
+}
+
+/// How clients agree on a security mechanism with an edge proxy (RFC 3329).
+///
+/// TLS is the one mechanism that an edge proxy can check: clients that have agreed on it come by a
+/// TLS flow, and show the list there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeSecAgree {
+    /// The list that is shown to clients. The same for all, whatever they list.
+    pub mechanisms: SecMechanisms,
+    /// Refuses requests over flows without TLS unless the client begins an agreement.
+    pub required: bool,
 }
 
 /// See [`PcscfConfig::service_route`].
@@ -76,6 +89,9 @@ pub struct EdgeConfig {
     pub proxy_extensions: Vec<String>,
     /// Behaves as a P-CSCF.
     pub pcscf: Option<PcscfConfig>,
+    /// Agrees on a security mechanism with clients that ask for it; none by default, `sec-agree` in
+    /// Proxy-Require is an unknown extension then.
+    pub sec_agree: Option<EdgeSecAgree>,
     /// Transaction timers.
     pub timings: Timings,
     /// What is accepted from registered clients and from the core.
@@ -115,6 +131,9 @@ pub enum EdgeConfigError {
     /// A limit or a wait is zero.
     #[error("limit or wait is zero")]
     Zero,
+    /// The list of security mechanisms repeats a preference, or TLS is not in it.
+    #[error("security mechanisms: {0}")]
+    SecAgree(#[from] SecAgreeError),
 }
 
 impl EdgeConfig {
@@ -135,6 +154,7 @@ impl EdgeConfig {
             record_route_always: false,
             proxy_extensions: Vec::new(),
             pcscf: None,
+            sec_agree: None,
             timings: Timings::RFC3261,
             parse: ParseConfig::default(),
             unregistered_limits: Limits::UNAUTHENTICATED,
@@ -171,6 +191,9 @@ impl EdgeConfig {
         }
         if !self.proxy_extensions.iter().all(|tag| all(tag, is_token)) {
             return Err(EdgeConfigError::OptionTag);
+        }
+        if let Some(agree) = &self.sec_agree {
+            agree.mechanisms.choose(&["tls"])?;
         }
         let zero = self.unregistered_timeout.is_zero()
             || self.core_idle.is_zero()

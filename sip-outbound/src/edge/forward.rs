@@ -104,16 +104,16 @@ impl EdgeProxy {
         request: &Request,
         plan: Plan,
     ) {
-        let access = self
-            .flows
-            .get(&source)
-            .is_some_and(|flow| flow.side == Side::Access);
+        let entry = self.flows.get(&source);
+        let access = entry.is_some_and(|flow| flow.side == Side::Access);
         let register = access && *request.method() == Method::REGISTER;
+        let agree = entry.is_some_and(|flow| self.lists_in_challenge(flow, request));
         let context = Context {
             source,
             client: None,
             register,
             keep: register && self.offers_keep(request),
+            agree,
         };
         self.contexts.insert(id, context);
         self.dispatch(now, Some(id), plan);
@@ -236,7 +236,7 @@ impl EdgeProxy {
             return;
         };
         let mut builder = Builder::reply(request, reject.code, Some(&tag));
-        if let Some((name, value)) = &reject.field {
+        for (name, value) in &reject.fields {
             builder = builder.header(*name, value);
         }
         if let Ok(message) = builder.finish(b"") {

@@ -1,6 +1,7 @@
 //! The edge proxy: remembers which flow leads to which client, and is the only way to it (RFC 5626
 //! section 5, RFC 3261 section 16).
 
+mod agree;
 mod config;
 mod flow;
 mod forward;
@@ -17,7 +18,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use stun_proto::{FiveTuple, Path, Rng, StreamId, Transmit};
 
-pub use config::{EdgeConfig, EdgeConfigError, PcscfConfig, ServiceRouteCheck};
+pub use config::{EdgeConfig, EdgeConfigError, EdgeSecAgree, PcscfConfig, ServiceRouteCheck};
 pub use flow::{EdgeFlowEnd, Side};
 pub use token::{FlowToken, FlowTokenKeys, ForgedToken};
 

@@ -9,6 +9,7 @@ use http_connect::auth::{HashAlgorithm, hash_joined};
 use super::flow::EdgeFlow;
 use super::token::FlowToken;
 use super::{EdgeProxy, ServiceRouteCheck, Side};
+use crate::sec_agree::SEC_AGREE;
 use crate::ua::FlowId;
 use crate::wire::{
     Editor, Keep, Limits, Message, Method, Name, Request, SipUri, StatusCode, Uri, UriBuf, Via,
@@ -35,12 +36,14 @@ pub(super) enum Hop {
 #[derive(Clone, Debug)]
 pub(super) struct Reject {
     pub(super) code: StatusCode,
-    pub(super) field: Option<(Name, String)>,
+    /// Header fields of the answer.
+    pub(super) fields: Vec<(Name, String)>,
 }
 
 impl From<StatusCode> for Reject {
     fn from(code: StatusCode) -> Self {
-        Self { code, field: None }
+        let fields = Vec::new();
+        Self { code, fields }
     }
 }
 
@@ -58,7 +61,8 @@ impl EdgeProxy {
         let limits = self.config.parse.limits;
         let entry = self.flows.get(&source).ok_or(StatusCode::FLOW_FAILED)?;
         self.check_gate(entry, request)?;
-        self.check_request(request, &limits)?;
+        self.check_agreement(entry, request)?;
+        self.check_request(entry, request, &limits)?;
         let loop_hash = self.loop_hash(request);
         self.check_loop(request, &loop_hash, &limits)?;
 
@@ -88,6 +92,7 @@ impl EdgeProxy {
             edit = edit.pop_first(Name::ROUTE);
         }
         edit = decrement(edit, request)?;
+        edit = self.strip_agreement(entry, edit);
         edit = self.record_route(edit, source, request, own.as_ref(), &direction, &limits);
         if let Direction::Incoming { flow, .. } = direction {
             return finish(edit, Hop::Flow(flow), loop_hash);
@@ -112,7 +117,12 @@ impl EdgeProxy {
         Ok(())
     }
 
-    fn check_request(&self, request: &Request, limits: &Limits) -> Result<(), Reject> {
+    fn check_request(
+        &self,
+        entry: &EdgeFlow,
+        request: &Request,
+        limits: &Limits,
+    ) -> Result<(), Reject> {
         match request.uri(limits) {
             Err(_) => return Err(StatusCode::BAD_REQUEST.into()),
             Ok(Uri::Sip(_)) => {}
@@ -129,9 +139,11 @@ impl EdgeProxy {
         if request.max_forwards() == Ok(Some(0)) {
             return Err(StatusCode::TOO_MANY_HOPS.into());
         }
+        let agree = self.agreement(entry).map(|_| SEC_AGREE);
         let known = |tag: &str| {
-            let mut all = self.config.proxy_extensions.iter();
-            all.any(|known| known.eq_ignore_ascii_case(tag))
+            let all = self.config.proxy_extensions.iter().map(String::as_str);
+            all.chain(agree)
+                .any(|known| known.eq_ignore_ascii_case(tag))
         };
         let unknown: Vec<_> = request
             .list(Name::PROXY_REQUIRE)
@@ -140,7 +152,7 @@ impl EdgeProxy {
         if !unknown.is_empty() && *request.method() != Method::ACK {
             return Err(Reject {
                 code: StatusCode::BAD_EXTENSION,
-                field: Some((Name::UNSUPPORTED, unknown.join(", "))),
+                fields: alloc::vec![(Name::UNSUPPORTED, unknown.join(", "))],
             });
         }
         Ok(())
@@ -305,7 +317,7 @@ impl EdgeProxy {
             if self.config.require_path {
                 return Err(Reject {
                     code: StatusCode::EXTENSION_REQUIRED,
-                    field: Some((Name::REQUIRE, String::from("path"))),
+                    fields: alloc::vec![(Name::REQUIRE, String::from("path"))],
                 });
             }
             return Ok(edit);

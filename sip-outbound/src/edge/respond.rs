@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 
 use super::flow::FlowRegistration;
 use super::{EdgeEvent, EdgeProxy, Timer};
@@ -20,6 +20,8 @@ pub(super) struct Context {
     pub(super) register: bool,
     /// The client offers keep-alives in its Via.
     pub(super) keep: bool,
+    /// The client wants to agree on a security mechanism: our list goes with the challenge.
+    pub(super) agree: bool,
 }
 
 impl EdgeProxy {
@@ -66,6 +68,12 @@ impl EdgeProxy {
         if response.code() == StatusCode::SERVICE_UNAVAILABLE {
             // It is not this proxy that is overloaded (section 16.7 step 6).
             edit = edit.set_status(StatusCode::SERVER_ERROR);
+        }
+        if context.agree
+            && response.code() == StatusCode::UNAUTHORIZED
+            && let Some(agree) = &self.config.sec_agree
+        {
+            edit = edit.set(Name::SECURITY_SERVER, &agree.mechanisms.to_string());
         }
         if context.register && response.code().is_success() {
             let request = self.servers.request(server).cloned()?;

@@ -1,5 +1,6 @@
 #![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
+mod agree;
 mod gate;
 mod routing;
 mod tokens;
