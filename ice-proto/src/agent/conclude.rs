@@ -406,6 +406,16 @@ impl Agent {
         self.update_state();
     }
 
+    /// The pairs of a stream, if checks have settled on one for each component.
+    pub(crate) fn settled(&self, stream: u16) -> Option<alloc::vec::Vec<(Candidate, Candidate)>> {
+        let pairs = self.components(stream).map(|component| {
+            let plain = self.selected.get(&component)?.plain;
+            self.selected(component).filter(|_| !plain)
+        });
+        let pairs: Option<alloc::vec::Vec<_>> = pairs.collect();
+        pairs.filter(|pairs| !pairs.is_empty())
+    }
+
     /// The selected pair of a component: this side's candidate and the other's.
     pub fn selected(&self, component: ComponentId) -> Option<(Candidate, Candidate)> {
         let selected = self.selected.get(&component)?;

@@ -8,7 +8,7 @@ use stun_proto::Instant;
 
 use super::{Gathering, Session};
 use crate::sdp::{Line, LineError, NamedCandidate};
-use crate::{Candidate, CandidateError, Credentials, Remote, RemoteError};
+use crate::{Candidate, CandidateError, Credentials, Remote, RemoteError, Role};
 
 /// Candidate lines read per stream; the rest is passed over.
 const MAX_CANDIDATES: usize = 128;
@@ -174,6 +174,10 @@ fn in_current(streams: &mut Vec<RemoteStream>, act: impl FnOnce(&mut RemoteStrea
 
 impl Session {
     /// The ICE lines of this side's description for one stream, as far as candidates are known.
+    ///
+    /// Once checks have settled on a pair for each component, these are the only candidates
+    /// (RFC 8839 section 4.4.1.2.2), and `remote-candidates` says what the other side's are, if
+    /// this side controls; that line is for offers alone.
     pub fn description(&self, stream: u16) -> Vec<Line> {
         let credentials = self.agent.local_credentials();
         let options = if self.config.trickle {
@@ -193,9 +197,18 @@ impl Session {
             let ms = u32::try_from(pacing.as_millis()).unwrap_or(u32::MAX);
             lines.push(Line::Pacing(ms));
         }
-        let candidates = self.agent.local_candidates();
-        let of_stream = candidates.filter(|(of, _)| *of == stream);
-        lines.extend(of_stream.map(|(_, candidate)| Line::Candidate(candidate)));
+        if let Some(pairs) = self.agent.settled(stream) {
+            let (local, remote): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let remote = remote.into_iter().map(|c: Candidate| (c.component, c.addr));
+            if self.agent.role() == Role::Controlling {
+                lines.push(Line::RemoteCandidates(remote.collect()));
+            }
+            lines.extend(local.into_iter().map(Line::Candidate));
+        } else {
+            let candidates = self.agent.local_candidates();
+            let of_stream = candidates.filter(|(of, _)| *of == stream);
+            lines.extend(of_stream.map(|(_, candidate)| Line::Candidate(candidate)));
+        }
         if self.gathering == Gathering::Done {
             lines.push(Line::EndOfCandidates);
         }

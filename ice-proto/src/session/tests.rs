@@ -625,6 +625,59 @@ fn a_restarted_session_keeps_its_data_flowing_and_completes_again() {
     assert_eq!(sent, Err(SendError::NoRoute));
 }
 
+// spec: SDP-4.4.1.2.1, SDP-4.4.1.2.2, SDP-5.2-1
+#[test]
+fn descriptions_show_all_candidates_before_and_the_selected_ones_after() {
+    let side = |role, seed, host, public| {
+        let config = SessionConfig {
+            stun_servers: alloc::vec![addr("198.51.100.5:3478")],
+            turn_servers: alloc::vec![turn(TURN, Transport::Udp)],
+            ..config(role)
+        };
+        node(config, seed, host, public)
+    };
+    let mut net = Net::new(alloc::vec![
+        side(Role::Controlling, 1, "10.0.0.1:1000", "192.0.2.1:61000"),
+        side(Role::Controlled, 2, "10.0.1.1:1000", "192.0.2.2:62000"),
+    ]);
+    net.run(1000);
+    let lines = |net: &Net, node: usize| {
+        let lines = net.nodes[node].session.description(0);
+        let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+        let keep = |line: &&String| line.contains("candidate");
+        let candidates: Vec<_> = lines.iter().filter(keep).cloned().collect();
+        candidates
+    };
+    let first = lines(&net, 0);
+    assert_eq!(first.len(), 4, "three and their end: {first:?}");
+    assert_eq!(
+        lines(&net, 0),
+        first,
+        "repeated as long as nothing is settled"
+    );
+    connect(&mut net);
+    net.run(10_000);
+    assert!(net.nodes.iter().all(completed));
+    assert_eq!(
+        lines(&net, 0),
+        [
+            "remote-candidates:1 192.0.2.2 62000",
+            "candidate:2 1 udp 1694498815 192.0.2.1 61000 typ srflx raddr 10.0.0.1 rport 1000",
+            "end-of-candidates",
+        ]
+    );
+    assert_eq!(
+        net.nodes[0].session.default_address(ONE),
+        addr("192.0.2.1:61000")
+    );
+    let other = lines(&net, 1);
+    assert!(!other[0].starts_with("remote-candidates"), "{other:?}");
+    assert_eq!(other.len(), 2);
+    let now = net.now;
+    net.nodes[0].session.restart(now).unwrap();
+    assert!(!lines(&net, 0)[0].starts_with("remote"));
+}
+
 // spec: SDP-4.2.5-3
 #[test]
 fn a_side_without_ice_is_reached_through_the_relay() {
