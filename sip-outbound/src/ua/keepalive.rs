@@ -9,7 +9,7 @@ use super::flow::{Link, Ping, Purpose};
 use super::{FlowFailure, FlowId, Timer, UserAgent};
 use crate::Instant;
 use crate::framing::PING;
-use crate::time::elapsed;
+use crate::time::{deadline, elapsed};
 
 /// Intervals an edge may ask for.
 pub(super) const SHORTEST: Duration = Duration::from_secs(15);
@@ -57,12 +57,15 @@ impl UserAgent {
         }
     }
 
-    /// Draws the next interval: 80 to 100 % of the bound.
+    /// Draws the next interval: 80 to 100 % of the bound. A ping that is due earlier stays so:
+    /// refreshing a registration must not put it off.
     pub(super) fn schedule_ping(&mut self, now: Instant, flow: FlowId, bound: Duration) {
         let bound = bound.min(self.keep_alive_cap(flow));
         let low = fraction(bound, 4, 5);
-        let wait = between(low, bound, &mut self.rng);
-        self.timers.arm(Timer::KeepAlive(flow), now, wait);
+        let drawn = deadline(now, between(low, bound, &mut self.rng));
+        let timer = Timer::KeepAlive(flow);
+        let due = [self.timers.get(timer), drawn].into_iter().flatten().min();
+        self.timers.set(timer, due);
     }
 
     pub(super) fn stop_pings(&mut self, flow: FlowId) {
@@ -75,6 +78,7 @@ impl UserAgent {
         let Some(open) = self.open_mut(flow) else {
             return;
         };
+        // The next one follows the pong at once.
         if !matches!(open.ping, Ping::None) {
             return;
         }
@@ -94,6 +98,15 @@ impl UserAgent {
                 self.timers.set(Timer::Pong(flow), deadline);
             }
         }
+        // From ping to ping, however long the pong takes.
+        if let Some(bound) = self.slot_bound(flow) {
+            self.schedule_ping(now, flow, bound);
+        }
+    }
+
+    /// Whether the next ping fell due while this one was out.
+    pub(super) fn is_ping_due(&self, flow: FlowId) -> bool {
+        self.timers.get(Timer::KeepAlive(flow)).is_none()
     }
 
     /// The host has taken bytes; perhaps the ping is among them.

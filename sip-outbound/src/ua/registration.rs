@@ -584,11 +584,19 @@ impl UserAgent {
             return;
         };
         let registered = slot.registered_flow() == Some(flow);
-        if let Some(bound) = slot.bound {
-            self.schedule_ping(now, flow, bound);
+        if slot.bound.is_some() && self.is_ping_due(flow) {
+            self.send_ping(now, flow);
         }
         if registered {
             self.slot_proven(index);
+        }
+    }
+
+    /// The longest interval between pings on a flow; none when there are to be no pings.
+    pub(super) fn slot_bound(&self, flow: FlowId) -> Option<Duration> {
+        match self.flows.get(&flow)?.purpose {
+            Purpose::Slot(index) => self.slots.get(index)?.bound,
+            Purpose::Extra => None,
         }
     }
 

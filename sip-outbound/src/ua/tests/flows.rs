@@ -115,6 +115,44 @@ fn keep_with_a_value_obliges_and_without_one_does_not() {
     assert_eq!(pings_with_keep(";keep=30", true), seconds(30));
 }
 
+// spec: OUT-4.4-1
+#[test]
+fn neither_a_slow_pong_nor_a_refresh_puts_the_next_ping_off() {
+    let mut bench = bench(config(1));
+    bench.start();
+    let (flow, register) = bench.next_request();
+    // Refreshed sooner than a ping is due.
+    let contact = "<sip:alice@10.7.0.9:40112;transport=tcp>;expires=60";
+    let rows = [
+        ("Contact", contact),
+        ("Require", "outbound"),
+        ("Flow-Timer", "100"),
+    ];
+    bench.answer(flow, &register, 200, &rows);
+    let (mut last, mut pings) = (0, 0);
+    while pings < 20 {
+        let sent: Vec<_> = bench.sent.drain(..).collect();
+        if sent.is_empty() {
+            bench.now = bench.ua.poll_timeout().unwrap();
+            bench.ua.handle_timeout(bench.now);
+            bench.drain();
+        }
+        for (_, bytes) in sent {
+            if bytes == b"\r\n\r\n" {
+                let gap = bench.ms() - last;
+                assert!((80_000..=100_000).contains(&gap), "{gap}");
+                (last, pings) = (bench.ms(), pings + 1);
+                bench.run_for(9_000);
+                bench.input(flow, b"\r\n");
+            } else {
+                let message = Message::parse(&bytes, &ParseConfig::default()).unwrap();
+                let request = Request::check(message, &Limits::DEFAULT).unwrap();
+                bench.answer(flow, &request, 200, &rows);
+            }
+        }
+    }
+}
+
 // spec: KEEP-4.2.2-1
 #[test]
 fn pings_stop_when_a_refresh_no_longer_grants_them() {
