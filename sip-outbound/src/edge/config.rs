@@ -19,8 +19,13 @@ pub struct PcscfConfig {
     pub integrity_protected: bool,
     /// What happens to an initial request whose Route is not the Service-Route of its flow.
     pub service_route: ServiceRouteCheck,
-    /// Names the registered identity in P-Asserted-Identity.
+    /// Names the registered identity in P-Asserted-Identity: the one the client prefers, if it is
+    /// one of those the registrar associates with it, else the first of them.
     pub assert_identity: bool,
+    /// The expiry, in seconds, that a client behind a NAT is told that sends no keep-alives, so that
+    /// its refreshes hold the NAT open: 60. They are answered here while more than half of what the
+    /// registrar has granted is left, unless they change something. None tells what was granted.
+    pub nat_expires: Option<u32>,
 }
 
 impl Default for PcscfConfig {
@@ -30,6 +35,7 @@ impl Default for PcscfConfig {
             integrity_protected: true,
             service_route: ServiceRouteCheck::Replace,
             assert_identity: true,
+            nat_expires: Some(60),
         }
     }
 }
@@ -205,6 +211,7 @@ impl EdgeConfig {
             || self.max_waiting == 0
             || self.max_unsent == 0
             || self.max_datagrams == 0
+            || self.pcscf.is_some_and(|pcscf| pcscf.nat_expires == Some(0))
             || self.flow_timer == Some(0);
         if zero {
             Err(EdgeConfigError::Zero)
@@ -215,7 +222,7 @@ impl EdgeConfig {
 
     /// A bound for the bytes an edge proxy with this configuration ever holds, whatever comes in.
     ///
-    /// The defaults give 8 GB: 10,000 flows, each registered, in the middle of the longest message
+    /// The defaults give 8.2 GB: 10,000 flows, each registered, in the middle of the longest message
     /// and with as much unsent as allowed. A flow that is registered and quiet takes about 4 KiB.
     pub const fn max_memory(&self) -> usize {
         // Measured (tests/it/memory.rs) and rounded up; map nodes are half full at worst.
@@ -227,8 +234,14 @@ impl EdgeConfig {
         const ADDED: usize = 4096;
         let limits = &self.parse.limits;
         let message = limits.max_message().saturating_add(ADDED);
-        // The user's name twice, and Service-Route.
-        let registration = limits.uri.saturating_mul(limits.routes.saturating_add(3));
+        // The user's name, identities and Service-Route.
+        let names = limits.routes.saturating_mul(2).saturating_add(3);
+        // And the answer that refreshes are answered with.
+        let registration = limits.uri.saturating_mul(names);
+        let registration = match &self.pcscf {
+            Some(pcscf) if pcscf.nat_expires.is_some() => registration.saturating_add(message),
+            Some(_) | None => registration,
+        };
         let flow = FLOW
             .saturating_add(limits.max_incoming())
             .saturating_add(registration)

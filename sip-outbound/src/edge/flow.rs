@@ -1,7 +1,6 @@
 //! One flow of an edge proxy.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use bytes::Bytes;
 use stun_proto::wire::{
@@ -10,13 +9,14 @@ use stun_proto::wire::{
 use stun_proto::{FiveTuple, Transport};
 
 use super::EdgeConfig;
+use super::binding::FlowRegistration;
 use super::plan::Plan;
 use crate::Instant;
 use crate::framing::{Framer, FramerConfig, FramingError, Role};
 use crate::outbox::Outbox;
 use crate::transaction::ServerId;
 use crate::ua::FlowTarget;
-use crate::wire::{Aor, ParseConfig, UriBuf};
+use crate::wire::{ParseConfig, UriBuf};
 
 /// Which side of the proxy a flow is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +43,6 @@ pub enum EdgeFlowEnd {
     /// The other side does not take what is sent.
     #[error("too much waits to be sent")]
     Unsent,
-}
-
-/// What is known of the client once the registrar has accepted it.
-#[derive(Clone, Debug)]
-pub(super) struct FlowRegistration {
-    pub(super) aor: Aor,
-    /// The AOR as a URI.
-    pub(super) identity: String,
-    pub(super) service_route: Vec<String>,
 }
 
 /// What makes two next hops the same.

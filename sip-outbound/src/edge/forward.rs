@@ -61,7 +61,7 @@ impl EdgeProxy {
         }
     }
 
-    fn tag(&mut self) -> String {
+    pub(super) fn tag(&mut self) -> String {
         alloc::format!("{:016x}", self.rng.u64())
     }
 
@@ -83,7 +83,12 @@ impl EdgeProxy {
                 self.reply(now, id, &StatusCode::NO_SUCH_CALL.into());
             }
             Incoming::New(id) => match self.plan(flow, request) {
-                Ok(plan) => self.accept(now, flow, id, request, plan),
+                Ok(plan) => {
+                    let register = *request.method() == Method::REGISTER;
+                    if !(register && self.answer_refresh(now, flow, id, request)) {
+                        self.accept(now, flow, id, request, plan);
+                    }
+                }
                 Err(reject) => self.reply(now, id, &reject),
             },
             Incoming::Ack => {

@@ -2,6 +2,7 @@
 //! section 5, RFC 3261 section 16).
 
 mod agree;
+mod binding;
 mod config;
 mod flow;
 mod forward;
@@ -323,7 +324,7 @@ impl EdgeProxy {
             // Signs of life do not replace a registration.
             (None, Side::Access) if self.timers.get(Timer::Idle(flow)).is_some() => return,
             (None, Side::Access) => self.config.unregistered_timeout,
-            (Some(_), Side::Access) => match self.config.flow_timer {
+            (Some(registration), Side::Access) => match registration.interval {
                 None => {
                     self.timers.disarm(Timer::Idle(flow));
                     return;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::EdgeProxy;
 use super::flow::EdgeFlow;
-use crate::wire::{Editor, Name, Request, split_list};
+use crate::wire::{Editor, Limits, Name, NameAddr, Request, Uri, split_list};
 
 impl EdgeProxy {
     /// Says by `integrity-protected` how a REGISTER came, in place of what the client says.
@@ -70,9 +70,24 @@ impl EdgeProxy {
         else {
             return edit;
         };
-        edit.remove(Name::P_PREFERRED_IDENTITY).set(
-            Name::P_ASSERTED_IDENTITY,
-            &alloc::format!("<{}>", registration.identity),
-        )
+        let limits = &self.config.parse.limits;
+        let preferred = request.list(Name::P_PREFERRED_IDENTITY).find_map(|value| {
+            let preferred = NameAddr::parse(value, limits).ok()?.uri;
+            let mut known = registration.identities.iter();
+            known.find(|known| is_same_identity(known, &preferred, limits))
+        });
+        let Some(identity) = preferred.or(registration.identities.first()) else {
+            return edit;
+        };
+        edit.remove(Name::P_PREFERRED_IDENTITY)
+            .set(Name::P_ASSERTED_IDENTITY, &alloc::format!("<{identity}>"))
+    }
+}
+
+fn is_same_identity(known: &str, preferred: &Uri<'_>, limits: &Limits) -> bool {
+    match (Uri::parse(known, limits), preferred) {
+        (Ok(Uri::Sip(known)), Uri::Sip(preferred)) => known.is_equivalent(preferred),
+        (Ok(Uri::Other(known)), Uri::Other(preferred)) => known == *preferred,
+        (Ok(Uri::Sip(_) | Uri::Other(_)) | Err(_), _) => false,
     }
 }

@@ -1,15 +1,12 @@
 //! Responses on their way back (RFC 3261 section 16.7).
 
-use core::time::Duration;
+use alloc::string::ToString as _;
 
-use alloc::string::{String, ToString as _};
-
-use super::flow::FlowRegistration;
-use super::{EdgeEvent, EdgeProxy, Timer};
+use super::EdgeProxy;
 use crate::Instant;
 use crate::transaction::{ClientId, ServerId};
 use crate::ua::FlowId;
-use crate::wire::{Editor, Message, Method, Name, Request, Response, StatusCode, Via};
+use crate::wire::{Editor, Message, Method, Name, Response, StatusCode, Via};
 
 /// A request that was passed on: both its transactions.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +74,7 @@ impl EdgeProxy {
         }
         if context.register && response.code().is_success() {
             let request = self.servers.request(server).cloned()?;
-            self.note_registration(now, context.source, &request, response);
+            edit = self.note_registration(now, context.source, &request, response, edit);
             edit = self.ask_keep_alive(context, response, edit);
         }
         edit.finish().ok()
@@ -105,61 +102,6 @@ impl EdgeProxy {
             }
         }
         edit
-    }
-
-    /// The registrar has accepted something that came over this flow.
-    fn note_registration(
-        &mut self,
-        now: Instant,
-        flow: FlowId,
-        request: &Request,
-        response: &Response,
-    ) {
-        let limits = self.config.parse.limits;
-        if !request.has(Name::CONTACT) {
-            return;
-        }
-        let default = request.expires();
-        let removes = request.has_wildcard_contact()
-            || request.contacts(&limits).all(|contact| {
-                contact.is_ok_and(|contact| contact.expires().or(default) == Some(0))
-            });
-        if removes {
-            self.unregister(now, flow);
-            return;
-        }
-        let granted = response
-            .contacts(&limits)
-            .filter_map(|contact| contact.ok()?.expires().or(response.expires()))
-            .max()
-            .or(response.expires());
-        let to = request.to(&limits).ok().and_then(|to| to.uri.sip());
-        let (Some(granted), Some(to)) = (granted.filter(|granted| *granted > 0), to) else {
-            return;
-        };
-        let aor = to.aor();
-        let service_route = response
-            .routes(Name::SERVICE_ROUTE, &limits)
-            .filter_map(Result::ok)
-            .map(|route| String::from(route.as_str()))
-            .collect();
-        let Some(entry) = self.flows.get_mut(&flow) else {
-            return;
-        };
-        let first = entry.registration.is_none();
-        entry.registration = Some(FlowRegistration {
-            aor: aor.clone(),
-            identity: String::from(to.as_str()),
-            service_route,
-        });
-        if first {
-            entry.widen(&self.config);
-        }
-        self.timers.disarm(Timer::Idle(flow));
-        let granted = Duration::from_secs(u64::from(granted));
-        self.timers.arm(Timer::Registration(flow), now, granted);
-        self.touch(now, flow);
-        self.events.push_back(EdgeEvent::Registered { flow, aor });
     }
 
     /// A request could not be delivered: its flow is gone.

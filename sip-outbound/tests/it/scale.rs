@@ -138,6 +138,7 @@ fn a_closed_flow_costs_the_registrar_what_was_on_it() {
     let time = |count| {
         let config = RegistrarConfig {
             digest: None,
+            max_events: 100_000,
             ..RegistrarConfig::new("ims.example.com")
         };
         let mut registrar = Registrar::new(config, [7; 32], Instant::ZERO).unwrap();

@@ -114,6 +114,181 @@ fn the_way_of_a_request_must_be_the_service_route() {
     assert_eq!(off, ["<sip:evil.example.com;lr>"]);
 }
 
+// spec: MEM-5.2.6-1
+#[test]
+fn a_client_may_choose_among_the_identities_of_its_registration() {
+    let mut bench = bench(pcscf());
+    bench.input(bench.client, register(1, ""));
+    let (flow, request) = bench.next_request();
+    let rows = [
+        ("Contact", "<sip:alice@10.7.0.9:40112>;expires=60"),
+        ("P-Associated-URI", "<sip:alice@x>, \"A\" <tel:+1234>;p=1"),
+        ("P-Associated-URI", "<sips:boss@x>"),
+    ];
+    bench.answer(flow, &request, 200, &rows);
+    bench.sent.clear();
+    let mut asserted = |n: u32, preferred: &str| {
+        let rows = alloc::format!("P-Preferred-Identity: {preferred}\r\n");
+        let text = text("MESSAGE", "sip:bob@far", &rows);
+        bench.input(
+            bench.client,
+            text.replace("z9hG4bK", &alloc::format!("z9hG4bK{n}")),
+        );
+        let (_, request) = bench.next_request();
+        assert!(!request.has(Name::P_PREFERRED_IDENTITY));
+        String::from(request.only(Name::P_ASSERTED_IDENTITY).unwrap())
+    };
+    for (n, preferred, expected) in [
+        (1, "<sip:alice@X>", "<sip:alice@x>"),
+        (2, "\"Me\" <tel:+1234>", "<tel:+1234>"),
+        (3, "<sips:boss@x>", "<sips:boss@x>"),
+        (4, "<sip:boss@x>", "<sip:alice@x>"),
+        (5, "<sip:evil@x>, <tel:+1234>", "<tel:+1234>"),
+        (6, "nonsense", "<sip:alice@x>"),
+    ] {
+        assert_eq!(asserted(n, preferred), expected, "{preferred}");
+    }
+}
+
+/// A client behind a NAT that knows neither `keep` nor outbound.
+fn plain_register(cseq: u32, rows: &str) -> String {
+    register(cseq, rows)
+        .replace(";rport;keep", ";rport")
+        .replace("path, outbound", "path")
+        .replace(";reg-id=1", "")
+}
+
+// spec: F-4.2-3
+#[test]
+fn a_client_behind_a_nat_refreshes_often_and_the_registrar_hears_of_half() {
+    let mut bench = bench(pcscf());
+    let own = "<sip:alice@10.7.0.9:40112>;q=0.5;expires=3600";
+    let other = "<sip:alice@elsewhere>;expires=7200";
+    let row = alloc::format!("{other}, {own}");
+    bench.input(bench.client, plain_register(1, "Expires: 600000\r\n"));
+    let (core, request) = bench.next_request();
+    assert_eq!(request.expires(), Some(600_000));
+    let rows = [
+        ("Contact", row.as_str()),
+        ("Service-Route", "<sip:scscf.example.com;lr>"),
+    ];
+    bench.answer(core, &request, 200, &rows);
+    let contacts = |bench: &mut Bench| {
+        let (on, response) = bench.next_response();
+        assert_eq!((on, response.code().number()), (bench.client, 200));
+        assert_eq!(
+            response.only(Name::SERVICE_ROUTE),
+            Ok("<sip:scscf.example.com;lr>")
+        );
+        response
+            .list(Name::CONTACT)
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let short = "<sip:alice@10.7.0.9:40112>;q=0.5;expires=60";
+    assert_eq!(contacts(&mut bench), [other, short]);
+    // Answered here for half an hour; the client lives by its refreshes.
+    let mut cseq = 1;
+    for second in (50..1800).step_by(50) {
+        bench.run_to(second * 1000);
+        cseq += 1;
+        bench.input(bench.client, plain_register(cseq, "Expires: 600000\r\n"));
+        let elsewhere = alloc::format!("<sip:alice@elsewhere>;expires={}", 7200 - second);
+        assert_eq!(contacts(&mut bench), [elsewhere.as_str(), short]);
+        assert!(bench.sent.is_empty());
+    }
+    // With half of it gone the registrar is asked, as long as ever.
+    bench.run_to(1_800_000);
+    bench.input(
+        bench.client,
+        plain_register(cseq + 1, "Expires: 600000\r\n"),
+    );
+    let (core, request) = bench.next_request();
+    assert_eq!(request.expires(), Some(600_000));
+    bench.answer(core, &request, 200, &rows);
+    assert_eq!(contacts(&mut bench), [other, short]);
+    assert!(bench.edge.registered(bench.client).is_some());
+    // Without a refresh it counts as gone.
+    bench.run_to(1_800_000 + 92_000);
+    assert_eq!(bench.edge.registered(bench.client), None);
+}
+
+// spec: F-4.2-3
+#[test]
+fn what_changes_something_goes_on_to_the_registrar() {
+    let refresh = plain_register(5, "Expires: 600\r\n");
+    for (text, local) in [
+        (refresh.clone(), true),
+        (
+            plain_register(5, "Authorization: Digest x=y\r\nExpires: 600\r\n"),
+            true,
+        ),
+        (plain_register(1, "Expires: 600\r\n"), false),
+        (plain_register(5, "Expires: 0\r\n"), false),
+        (
+            refresh.replace("Contact: <", "Contact: <sip:second@h>, <"),
+            false,
+        ),
+        (refresh.replace("Contact: <", "Contact: *, <"), false),
+        (
+            refresh.replace("alice@10.7.0.9:40112>", "alice@10.7.0.9:40112>;q=0.1"),
+            false,
+        ),
+        (
+            refresh.replace("Supported: path", "Supported: path, gruu"),
+            false,
+        ),
+        (refresh.replace("Call-ID: c", "Call-ID: d"), false),
+        (
+            plain_register(5, "P-Access-Network-Info: WLAN\r\nExpires: 600\r\n"),
+            false,
+        ),
+    ] {
+        let mut bench = bench(pcscf());
+        bench.input(bench.client, plain_register(1, "Expires: 600\r\n"));
+        let (core, request) = bench.next_request();
+        let rows = [("Contact", "<sip:alice@10.7.0.9:40112>;expires=600")];
+        bench.answer(core, &request, 200, &rows);
+        bench.sent.clear();
+        // Not the resend of the first one.
+        bench.input(bench.client, text.replace("z9hG4bK", "z9hG4bKnew"));
+        assert_eq!(!bench.next().1.is_request(), local, "{text}");
+    }
+}
+
+// spec: F-4.2-3, F-4.2-2, OUT-5.4-4
+#[test]
+fn who_sends_keep_alives_or_needs_none_is_told_what_was_granted() {
+    let granted = |config: EdgeConfig, text: String, outbound: bool| {
+        let mut bench = bench(config);
+        bench.input(bench.client, text);
+        let (core, request) = bench.next_request();
+        let mut rows = alloc::vec![("Contact", "<sip:alice@10.7.0.9:40112>;expires=600")];
+        rows.extend(outbound.then_some(("Require", "outbound")));
+        bench.answer(core, &request, 200, &rows);
+        let (_, response) = bench.next_response();
+        let contact = response.contacts(&Limits::DEFAULT).next().unwrap().unwrap();
+        let expires = contact.expires().unwrap();
+        bench.run_to(500_000);
+        (expires, bench.edge.registered(bench.client).is_some())
+    };
+    let off = || EdgeConfig {
+        pcscf: Some(PcscfConfig {
+            nat_expires: None,
+            ..PcscfConfig::default()
+        }),
+        ..pcscf()
+    };
+    // Behind a NAT: keep-alives, by one way or the other, or short refreshes.
+    assert_eq!(granted(pcscf(), plain_register(1, ""), false), (60, false));
+    assert_eq!(granted(pcscf(), register(1, ""), false), (600, false));
+    assert_eq!(granted(pcscf(), plain_register(1, ""), true), (600, false));
+    // Nobody has asked this client to be heard of.
+    assert_eq!(granted(off(), plain_register(1, ""), false), (600, true));
+    let open = plain_register(1, "").replace("TLS 10.7.0.9:40112", "TLS 203.0.113.7");
+    assert_eq!(granted(pcscf(), open, false), (600, true));
+}
+
 // spec: OUT-5.4-1, SEED-2.2-3
 #[test]
 fn pings_are_answered_at_once() {
