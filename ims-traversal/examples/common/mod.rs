@@ -5,6 +5,7 @@
 pub mod echo;
 pub mod http_proxy;
 pub mod network;
+pub mod pcscf;
 pub mod peer;
 pub mod servers;
 pub mod stream;
