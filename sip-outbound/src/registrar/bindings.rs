@@ -10,7 +10,8 @@ use crate::time::Timers;
 use crate::ua::FlowId;
 use crate::wire::{Aor, SipUri, UriBuf};
 
-/// A binding; numbers are not used again.
+/// A binding over one way: contact, path and flow. When a client registers over another way, that
+/// is a binding with another number. Numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BindingId(pub(super) u64);
 

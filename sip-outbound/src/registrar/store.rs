@@ -331,7 +331,14 @@ impl Registrar {
                 Some(at) => {
                     let binding = set.remove(at);
                     in_order(&binding, request)?;
-                    binding.id
+                    // Over another way it is another one: what is learned of the old way too late
+                    // must not end it.
+                    let way = (&binding.uri, &*binding.path, binding.flow);
+                    if way == (&change.uri, path, flow) {
+                        binding.id
+                    } else {
+                        self.bindings.new_id()
+                    }
                 }
                 None => self.bindings.new_id(),
             };

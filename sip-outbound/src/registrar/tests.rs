@@ -526,6 +526,31 @@ fn one_flow_of_a_device_at_a_time_the_next_after_430() {
     assert_eq!(registrar.targets(&foreign), None);
 }
 
+// spec: OUT-7-2
+#[test]
+fn a_late_430_does_not_end_a_binding_that_goes_another_way_by_now() {
+    let mut registrar = registrar(open());
+    let register = |cseq, token| {
+        let rows = alloc::format!(
+            "{}{OUTBOUND}Path: <sip:{token}@ep;lr;ob>\r\n",
+            contact(1, "sip:a@h")
+        );
+        request("c", cseq, 2, &rows)
+    };
+    let uri = SipUri::parse("sip:alice@ims.example.com", &Limits::DEFAULT).unwrap();
+    let target = |registrar: &Registrar| registrar.targets(&uri).unwrap().first(0).unwrap();
+    assert_eq!(code(&mut registrar, &register(1, "old")), 200);
+    let old = target(&registrar);
+    assert_eq!(code(&mut registrar, &register(2, "old")), 200);
+    assert_eq!(target(&registrar), old);
+    assert_eq!(code(&mut registrar, &register(3, "new")), 200);
+    registrar.drop_binding(old.binding);
+    let new = target(&registrar);
+    assert_eq!(new.path, ["<sip:new@ep;lr;ob>"]);
+    registrar.drop_binding(new.binding);
+    assert!(registrar.is_empty());
+}
+
 // spec: OUT-7-4
 #[test]
 fn the_path_becomes_the_route_and_the_contact_the_request_uri() {
