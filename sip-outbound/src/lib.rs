@@ -12,9 +12,9 @@
 //! pings of a byte stream), [`ClientTransactions`] and [`ServerTransactions`], [`DigestClient`].
 //!
 //! # What it does not do
-//! No sockets, clock, randomness or threads; no TLS, no DNS: the host resolves (RFC 3263) and checks
-//! certificates (RFC 5922) against [`FlowTarget::verify_name`]. No SDP and no media; bodies are
-//! opaque. The edge proxy does not fork.
+//! No sockets, clock, randomness or threads; no TLS: the host makes connections and validates
+//! certificates. What it asks DNS, and which names a certificate has to hold, says [`locate`]. No SDP
+//! and no media; bodies are opaque. The edge proxy does not fork.
 //!
 //! # Driving a machine
 //! After every input the host drains actions, bytes and events, then waits for the next input or the
@@ -100,6 +100,7 @@ extern crate alloc;
 mod digest;
 mod edge;
 mod framing;
+pub mod locate;
 mod outbox;
 mod registrar;
 mod route;

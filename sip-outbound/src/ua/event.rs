@@ -25,15 +25,16 @@ pub struct RequestId(pub(super) u64);
 /// Where a flow is to lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowTarget {
-    /// The next hop. Resolve it anew for each flow (RFC 3263), unless `address` is there.
+    /// The next hop. Resolve it anew for each flow, for example with a
+    /// [`Locator`](crate::locate::Locator), unless `address` is there.
     pub uri: UriBuf,
     /// Transport and address, when the application has resolved them.
     pub address: Option<(Transport, SocketAddr)>,
 }
 
 impl FlowTarget {
-    /// The name the peer's certificate must hold (RFC 5922 section 7): the host of the URI, not
-    /// what it was resolved to.
+    /// The name the peer's certificate must hold: the host of the URI, not what it was resolved to.
+    /// [`is_proven`](crate::locate::is_proven) compares.
     pub fn verify_name(&self) -> &str {
         self.uri.as_uri().host()
     }

@@ -33,7 +33,7 @@ pub use via::{Keep, MAGIC_COOKIE, Via};
 
 pub(crate) use chars::{all, is_token};
 pub(crate) use scan::HeadScan;
-pub(crate) use uri::{host_ip, same_host};
+pub(crate) use uri::{host_ip, same_host, transport_of};
 
 #[cfg(test)]
 mod tests;
