@@ -134,6 +134,9 @@ pub struct LongTermClient {
     expects_challenge: bool,
     challenge: Option<Challenge>,
     generations: u32,
+    /// The key before the last [`set_password`](Self::set_password), and the challenges it answered
+    /// up to.
+    old_key: Option<(u32, Key)>,
     /// The best password algorithm the server has ever been taken up on.
     strongest: Option<PasswordAlgorithmId>,
     hide_username: bool,
@@ -151,6 +154,7 @@ impl LongTermClient {
             expects_challenge: false,
             challenge: None,
             generations: 0,
+            old_key: None,
             strongest: None,
             hide_username: false,
         }
@@ -200,6 +204,33 @@ impl LongTermClient {
     pub fn set_credentials(&mut self, credentials: Option<Credentials>) {
         self.credentials = credentials;
         self.challenge = None;
+    }
+
+    /// Another password for the same user, for every request from now on. Answers to those under
+    /// way are still judged by the old one, and a server that does not know it any more gets the
+    /// request again. Does nothing without credentials.
+    pub fn set_password(&mut self, password: Secret) {
+        let Some(credentials) = &mut self.credentials else {
+            return;
+        };
+        credentials.password = password;
+        let (Some(challenge), None) = (self.challenge.take(), &self.third_party) else {
+            return;
+        };
+        self.old_key = Some((challenge.generation, challenge.key.clone()));
+        let list = challenge.algorithms.as_ref();
+        let list = list.and_then(|(list, _)| PasswordAlgorithms::from_bytes(list).ok());
+        // The challenge was taken up before, so there is a key for it.
+        if let Ok((algorithms, integrity, key)) = self.key_for(&challenge.realm, list) {
+            self.generations = self.generations.wrapping_add(1).max(1);
+            self.challenge = Some(Challenge {
+                generation: self.generations,
+                algorithms,
+                integrity,
+                key,
+                ..challenge
+            });
+        }
     }
 
     /// Authenticates with a key of a third party instead of the credentials (RFC 7635): `kid` is
@@ -289,7 +320,9 @@ impl LongTermClient {
     pub fn proves(&self, auth: &RequestAuth, response: &Message<'_>) -> bool {
         let answered = self.challenge.as_ref().filter(|_| auth.generation != 0);
         answered.is_some_and(|challenge| {
-            let verified = response.verify(&challenge.key);
+            let old = self.old_key.as_ref();
+            let old = old.filter(|(last, _)| auth.generation <= *last);
+            let verified = response.verify(old.map_or(&challenge.key, |(_, key)| key));
             // Only the code the request was made with counts (section 9.1.4 by way of 9.2.5).
             verified.is_ok_and(|v| v.algorithm() == challenge.integrity)
         })
@@ -340,8 +373,11 @@ impl LongTermClient {
 
     fn unauthenticated(&mut self, auth: &mut RequestAuth, response: &Message<'_>) -> Judgement {
         auth.unauthorized = auth.unauthorized.saturating_add(1);
-        let used = self.challenge.as_ref().filter(|_| auth.generation != 0);
-        if let Some(challenge) = used {
+        let used = self.challenge.as_ref();
+        // A request made with the password of before says nothing about the one of now.
+        let old = self.old_key.as_ref();
+        let old = old.is_some_and(|(last, _)| auth.generation <= *last);
+        if let Some(challenge) = used.filter(|_| auth.generation != 0 && !old) {
             let same_nonce = response
                 .find::<Nonce<'_>>()
                 .is_some_and(|nonce| nonce.as_bytes() == challenge.nonce);

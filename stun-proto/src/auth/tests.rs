@@ -296,6 +296,30 @@ fn challenged(server: &LongTermServer, now: Instant) -> (LongTermClient, Request
     (client, auth)
 }
 
+// spec: STUN-9.2.5-3
+#[test]
+fn a_new_password_counts_for_new_requests_and_the_old_one_for_those_under_way() {
+    let server = server();
+    let (mut client, mut auth) = challenged(&server, at(0));
+    let with_old = request(&client, &mut auth, 2);
+    let mut early = auth;
+    client.set_password("another".into());
+    let with_new = request(&client, &mut auth, 3);
+    // This server knows the old password only.
+    let accepted = answer(&server, at(0), client_addr(), &with_old);
+    assert_eq!(judge(&mut client, &mut early, &accepted), Judgement::Accept);
+    let refused = answer(&server, at(0), client_addr(), &with_new);
+    assert_eq!(code(&refused), Some(401));
+    let failed = Judgement::Fail(AuthFailure::WrongCredentials);
+    assert_eq!(judge(&mut client, &mut auth, &refused), failed);
+    // One that knows the new one only: the request under way is made again with it.
+    let message = Message::parse(&with_new).unwrap();
+    let sha256 = PasswordAlgorithmId::SHA256;
+    let new = Key::long_term(sha256, b"George", REALM.as_bytes(), b"another").unwrap();
+    assert!(message.verify(&new).is_ok());
+    assert_eq!(judge(&mut client, &mut early, &refused), Judgement::Retry);
+}
+
 /// A request with these attributes, protected by the SHA-256 key.
 fn crafted(
     nonce: &str,

@@ -3,6 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use stun_proto::auth::AuthFailure;
 use stun_proto::time::deadline;
 use stun_proto::wire::{
     AlternateDomain, AlternateServer, Attribute as _, Message, UnknownAttributes, XorMappedAddress,
@@ -331,7 +332,9 @@ impl Core {
         allocation.failures = allocation.failures.saturating_add(1);
         let wait = wait.saturating_add(jitter);
         self.timers.arm(Timer::Refresh, now, wait);
-        if let Cause::Auth(_) = cause {
+        // Requests of one moment may have made each other's nonces stale: that passes.
+        let hopeless = |failure| failure != AuthFailure::TooManyStale;
+        if matches!(cause, Cause::Auth(failure) if hopeless(failure)) {
             if self.token.is_none() {
                 return self.fail(cause);
             }

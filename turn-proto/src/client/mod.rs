@@ -18,7 +18,8 @@
 //! - A silent datagram path is kept open every 25 s.
 //!
 //! # What the host does
-//! - Credentials do not change under an allocation: make a new client for new ones.
+//! - A new password for the same user is handed in with [`Client::set_password`]; another user
+//!   needs another client.
 //! - To race paths (RFC 8305), make one client for each and let them
 //!   [stop at the challenge](AllocateOptions::stop_at_challenge): the first that is challenged goes
 //!   on, the others are closed.
@@ -76,10 +77,10 @@ mod requests;
 mod servers;
 
 use core::net::{IpAddr, SocketAddr};
-use core::ops::Range;
 
 use alloc::collections::BTreeMap;
 
+use stun_proto::auth::Secret;
 use stun_proto::framing::{Deframer, Next, Unit};
 use stun_proto::wire::{Key, Message, MessageType, Method, Writer};
 use stun_proto::{FiveTuple, Instant, Path, Received, StreamId, Transmit, Transport};
@@ -92,7 +93,6 @@ pub use self::connections::Connection;
 use self::dispatch::{Core, Link, State, Timer, backoff, plain};
 use self::requests::Request;
 pub use self::servers::Servers;
-use crate::data::DataHeader;
 pub use crate::data::RelayProtocol;
 use crate::wire::{AddressFamily, Channel};
 
@@ -225,6 +225,23 @@ impl Client {
             State::Active(_) => core.refresh(now),
             State::Idle | State::Allocating { .. } | State::Deleting(_) | State::Ended => {}
         }
+        Ok(())
+    }
+
+    /// Another password for the same user name: every request from now on is made with it. To be
+    /// told before the server stops accepting the old one, since an allocation whose refresh is
+    /// rejected is lost. Another user name needs another allocation (RFC 8656 section 5).
+    ///
+    /// # Errors
+    /// [`ClientError::State`] without credentials, with a token, or when the client has ended.
+    pub fn set_password(&mut self, now: Instant, password: Secret) -> Result<(), ClientError> {
+        let core = &mut self.core;
+        core.clock.advance(now);
+        let fixed = core.config.credentials.is_none() || core.token.is_some();
+        if fixed || matches!(core.state, State::Ended) {
+            return Err(ClientError::State);
+        }
+        core.auth.set_password(password);
         Ok(())
     }
 
@@ -543,57 +560,6 @@ impl Client {
     /// Counters.
     pub const fn stats(&self) -> Stats {
         self.core.stats
-    }
-
-    /// What stands around `len` bytes for `peer`: for hosts that gather writes.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub fn send_header(
-        &mut self,
-        now: Instant,
-        peer: SocketAddr,
-        len: usize,
-    ) -> Result<(Path, DataHeader), SendError> {
-        let now = self.core.clock.advance(now);
-        self.core.send_header(now, plain(peer), len)
-    }
-
-    /// Puts a payload for `peer` and what stands around it into `buf`.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub fn send(
-        &mut self,
-        now: Instant,
-        peer: SocketAddr,
-        payload: &[u8],
-        buf: &mut [u8],
-    ) -> Result<Transmit, SendError> {
-        let (to, header) = self.send_header(now, peer, payload.len())?;
-        let len = header
-            .write(payload, buf)
-            .ok_or(SendError::BufferTooSmall)?;
-        Ok(Transmit { to, len })
-    }
-
-    /// Puts what must stand around a payload for `peer` that lies in `buf` already; returns the
-    /// range to send. 52 bytes of room in front and 3 behind always suffice.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub fn send_in_place(
-        &mut self,
-        now: Instant,
-        peer: SocketAddr,
-        buf: &mut [u8],
-        payload: Range<usize>,
-    ) -> Result<(Path, Range<usize>), SendError> {
-        let (to, header) = self.send_header(now, peer, payload.len())?;
-        let range = header
-            .write_around(buf, payload)
-            .ok_or(SendError::BufferTooSmall)?;
-        Ok((to, range))
     }
 }
 

@@ -1,16 +1,71 @@
 //! Application data: no queue, no copy, no allocation (RFC 8656 sections 11 and 12).
 
 use core::net::SocketAddr;
+use core::ops::Range;
 
 use stun_proto::wire::Message;
-use stun_proto::{Instant, Path, Received};
+use stun_proto::{Instant, Path, Received, Transmit};
 
-use super::{Core, Event, RelayProtocol, SendError, State};
+use super::dispatch::plain;
+use super::{Client, Core, Event, RelayProtocol, SendError, State};
 use crate::data::DataHeader;
 use crate::wire::{self, Channel, ChannelData, Data, Icmp, XorPeerAddress};
 
 /// The longest payload of a UDP datagram over IPv4.
 const MAX_DATAGRAM: usize = 65_507;
+
+impl Client {
+    /// What stands around `len` bytes for `peer`: for hosts that gather writes.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn send_header(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        len: usize,
+    ) -> Result<(Path, DataHeader), SendError> {
+        let now = self.core.clock.advance(now);
+        self.core.send_header(now, plain(peer), len)
+    }
+
+    /// Puts a payload for `peer` and what stands around it into `buf`.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn send(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        payload: &[u8],
+        buf: &mut [u8],
+    ) -> Result<Transmit, SendError> {
+        let (to, header) = self.send_header(now, peer, payload.len())?;
+        let len = header
+            .write(payload, buf)
+            .ok_or(SendError::BufferTooSmall)?;
+        Ok(Transmit { to, len })
+    }
+
+    /// Puts what must stand around a payload for `peer` that lies in `buf` already; returns the
+    /// range to send. 52 bytes of room in front and 3 behind always suffice.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn send_in_place(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        buf: &mut [u8],
+        payload: Range<usize>,
+    ) -> Result<(Path, Range<usize>), SendError> {
+        let (to, header) = self.send_header(now, peer, payload.len())?;
+        let range = header
+            .write_around(buf, payload)
+            .ok_or(SendError::BufferTooSmall)?;
+        Ok((to, range))
+    }
+}
 
 impl Core {
     /// What stands around `len` bytes for `peer`, and where they go.

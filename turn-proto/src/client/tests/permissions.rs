@@ -213,6 +213,12 @@ fn nonces_may_expire_as_often_as_they_like_but_not_in_a_row() {
     }
     rig.challenge(&request, 438);
     assert!(rig.try_request().is_none());
+    // The allocation is not lost for that: another Refresh follows after a pause.
+    assert_eq!(rig.event(), None);
+    let again = rig.run(21 * 540 + 3, Rig::serve);
+    assert_eq!(again.len(), 1, "{again:?}");
+    assert!(again[0].at >= at(21 * 540 + 1));
+    assert_eq!(rig.event(), None);
 }
 
 #[test]

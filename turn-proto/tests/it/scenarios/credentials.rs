@@ -3,7 +3,7 @@
 use aes_gcm::aead::{Aead as _, Payload};
 use aes_gcm::{Aes128Gcm, Aes256Gcm, KeyInit as _};
 use stun_proto::auth::{AuthFailure, Credentials, LongTermClient};
-use stun_proto::wire::Class;
+use stun_proto::wire::{Class, Key};
 use turn_proto::Transport;
 use turn_proto::client::{AllocateOptions, Cause, ClientConfig, Event};
 use turn_proto::server::{KeyQuery, Lookup, RestUsers, Users};
@@ -205,7 +205,7 @@ fn scenario_18_tokens_sealed_with_aes_gcm_let_in_while_they_are_fresh() {
     // Nor does a token help without the key inside it.
     world.server.set_unix_time(world.now, ISSUED);
     let mut thief = LongTermClient::new(None);
-    thief.set_third_party_key("k256", stun_proto::wire::Key::from_bytes(b"guessed"));
+    thief.set_third_party_key("k256", Key::from_bytes(b"guessed"));
     let token = vector(TOKEN_256);
     let code = world.ask(addr("198.51.100.66:1"), &mut thief, wire::ALLOCATE, |w| {
         w.attribute(&RequestedTransport::UDP)
@@ -346,4 +346,75 @@ fn scenario_22_an_allocation_is_its_users_alone() {
         );
     }
     assert_eq!(world.server.allocations(), 1);
+}
+
+/// Users whose passwords are being replaced: all in the list count.
+#[derive(Debug)]
+struct Rotating(Vec<&'static str>);
+
+impl Users for Rotating {
+    fn key(&self, query: &KeyQuery<'_>) -> Lookup {
+        let key = |password: &&str| {
+            let (realm, password) = (query.realm.as_bytes(), password.as_bytes());
+            Key::long_term(query.algorithm, b"alice", realm, password).map(Box::new)
+        };
+        Lookup::OneOf(self.0.iter().filter_map(key).collect())
+    }
+}
+
+// spec: TURN-5-2, STUN-9.2.5-3
+#[test]
+fn a_password_is_replaced_while_the_allocation_lives() {
+    let mut world = World::for_users(server_config(), Rotating(vec!["secret"]));
+    let end = world.udp(40_000);
+    world.allocate(end, AllocateOptions::default());
+    world.bind(end, "9.9.9.9:9");
+    // The server accepts both for a while, the client changes, the old one is dropped.
+    world.server.users_mut().0.push("better");
+    world.run(at(1000));
+    let now = world.now;
+    world
+        .client(end)
+        .set_password(now, "better".into())
+        .unwrap();
+    world.run(at(2000));
+    world.server.users_mut().0.remove(0);
+    world.run(at(9000));
+    assert!(world.talks(end, "9.9.9.9:9"));
+    assert_eq!(world.ends[end].cause(), None);
+    assert_eq!(world.errors(401), 1);
+    // A request that is under way with the old one when the server drops it is made again.
+    world.server.users_mut().0.push("best");
+    let now = world.now;
+    world
+        .client(end)
+        .create_permission(now, ip("9.9.9.8"))
+        .unwrap();
+    world.client(end).set_password(now, "best".into()).unwrap();
+    world.server.users_mut().0.remove(0);
+    world.step();
+    assert!(world.talks(end, "9.9.9.8:8"));
+    assert_eq!(world.errors(401), 2);
+    // And answered by the old one, when the server knew it still.
+    world.server.users_mut().0.push("last");
+    world
+        .client(end)
+        .create_permission(now, ip("9.9.9.7"))
+        .unwrap();
+    world.client(end).set_password(now, "last".into()).unwrap();
+    world.step();
+    assert!(world.talks(end, "9.9.9.7:7"));
+    assert_eq!(world.errors(401), 2);
+    // Too late: the allocation is lost with the refresh that is rejected.
+    world.server.users_mut().0 = vec!["another"];
+    world.run(at(20_000));
+    let cause = Cause::Auth(AuthFailure::WrongCredentials);
+    assert_eq!(world.ends[end].cause(), Some(cause));
+    let now = world.now;
+    assert!(
+        world
+            .client(end)
+            .set_password(now, "another".into())
+            .is_err()
+    );
 }
