@@ -10,6 +10,7 @@
 
 mod client;
 mod scenarios;
+mod scripted;
 mod server_memory;
 mod sim;
 mod wired;
