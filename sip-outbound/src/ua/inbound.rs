@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use stun_proto::Path;
 
-use super::request::{RequestError, token};
+use super::draft::{RequestError, token};
 use super::{FlowId, Timer, UserAgent, UserAgentEvent};
 use crate::Instant;
 use crate::route::stamp_via;

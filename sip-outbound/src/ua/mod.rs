@@ -1,9 +1,11 @@
 //! The user agent: flows to the edge proxies, registrations over them, and the requests that go
 //! both ways (RFC 5626 section 4).
 
+mod answer;
 mod backoff;
 mod config;
 mod dialog;
+mod draft;
 mod event;
 mod flow;
 mod idle;
@@ -11,6 +13,7 @@ mod inbound;
 mod keepalive;
 mod registration;
 mod request;
+mod slot;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -23,11 +26,11 @@ pub use config::{
     ConfigError, InstanceId, KeepAlive, Profile, Recovery, UserAgentConfig, WithoutOutbound,
 };
 pub use dialog::{Dialog, DialogError};
+pub use draft::{NewRequest, NextHop, RequestError};
 pub use event::{
     FlowAction, FlowFailure, FlowId, FlowTarget, Refusal, Registration, RequestFailure, RequestId,
     UserAgentEvent,
 };
-pub use request::{NewRequest, NextHop, RequestError};
 
 use crate::Instant;
 use crate::framing::{DatagramKind, Frame, Framer, FramerConfig, PONG, Role, classify};
@@ -39,8 +42,8 @@ use crate::transaction::{
 use crate::wire::{Message, ParseConfig, UriBuf};
 use flow::{Flow, Link, Open, Ping, Purpose};
 use inbound::AcceptedCalls;
-use registration::Slot;
 use request::Pending;
+use slot::Slot;
 
 /// Largest datagram the machine writes: what fits any path, larger requests need a stream (RFC
 /// 3261 section 18.1.1), and responses are as large as they have to be.

@@ -1,0 +1,366 @@
+//! What follows from the answers to REGISTER.
+
+use core::time::Duration;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use http_connect::auth::InfoVerdict;
+use stun_proto::Rng;
+
+use super::backoff::{between, delay, fraction};
+use super::flow::Link;
+use super::slot::State;
+use super::{
+    FlowFailure, FlowId, Profile, Refusal, Registration, Timer, UserAgent, UserAgentEvent,
+    WithoutOutbound,
+};
+use crate::Instant;
+use crate::digest::{AkaAnswer, AuthFailure, ChallengeStep};
+use crate::wire::{
+    Keep, Message, Name, NameAddr, Response, StatusCode, UriBuf, Via, parse_retry_after, same_host,
+};
+
+impl UserAgent {
+    /// Takes in the response to a REGISTER.
+    pub(super) fn register_answered(&mut self, now: Instant, index: usize, response: &Response) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let Some(flow) = slot.flow() else {
+            return;
+        };
+        let code = response.code();
+        if code.is_provisional() {
+            return;
+        }
+        if core::mem::take(&mut slot.remove_next) {
+            slot.state = State::Registered(flow);
+            self.stop_slot(now, index);
+            return;
+        }
+        if code == StatusCode::UNAUTHORIZED || code == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            self.register_challenged(now, index, flow, response);
+            return;
+        }
+        if slot.is_removing() {
+            self.removed(index);
+            return;
+        }
+        if code.is_success() {
+            self.register_accepted(now, index, flow, response);
+            return;
+        }
+        let recoverable = code == StatusCode::REQUEST_TIMEOUT
+            || code == StatusCode::TEMPORARILY_UNAVAILABLE
+            || code.class() == 5;
+        if code == StatusCode::INTERVAL_TOO_BRIEF {
+            self.too_brief(now, index, response);
+        } else if recoverable {
+            let retry_after = response
+                .only(Name::RETRY_AFTER)
+                .ok()
+                .and_then(parse_retry_after);
+            self.register_failed(now, index, flow, code, retry_after);
+        } else {
+            self.refuse_slot(index, Refusal::Status(code));
+        }
+    }
+
+    fn register_challenged(
+        &mut self,
+        now: Instant,
+        index: usize,
+        flow: FlowId,
+        response: &Response,
+    ) {
+        let Some(open) = self.open_ref(flow) else {
+            return;
+        };
+        let secure = open.at.transport.is_secure();
+        let suspicious = secure && self.is_foreign_realm(flow, response.message());
+        let uri = String::from(self.config.registrar.as_str());
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let reg_id = slot.reg_id;
+        if suspicious {
+            self.events.push_back(UserAgentEvent::Suspicious { reg_id });
+        }
+        let step = slot
+            .digest
+            .handle_challenge(&mut slot.attempt, response, &uri, secure);
+        self.follow(now, index, step);
+    }
+
+    /// Whether no realm that asks belongs to a name the peer has proven: somebody may be passing
+    /// on a challenge that was meant for another connection.
+    fn is_foreign_realm(&self, flow: FlowId, message: &Message) -> bool {
+        let Some(open) = self.open_ref(flow).filter(|open| !open.names.is_empty()) else {
+            return false;
+        };
+        let within = |realm: &str| {
+            open.names.iter().any(|name| {
+                same_host(name, realm)
+                    || name
+                        .len()
+                        .checked_sub(realm.len().saturating_add(1))
+                        .and_then(|at| name.split_at_checked(at))
+                        .is_some_and(|(_, end)| {
+                            end.strip_prefix('.')
+                                .is_some_and(|end| end.eq_ignore_ascii_case(realm))
+                        })
+            })
+        };
+        let mut realms = message
+            .rows(Name::WWW_AUTHENTICATE)
+            .flat_map(http_connect::auth::challenges)
+            .filter_map(Result::ok)
+            .filter_map(|challenge| challenge.parameter("realm").map(String::from))
+            .peekable();
+        realms.peek().is_some() && !realms.any(|realm| within(&realm))
+    }
+
+    fn follow(&mut self, now: Instant, index: usize, step: ChallengeStep) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        let reg_id = slot.reg_id;
+        match step {
+            ChallengeStep::Retry => self.register(now, index),
+            ChallengeStep::AskCard(challenge) => self
+                .events
+                .push_back(UserAgentEvent::CardNeeded { reg_id, challenge }),
+            ChallengeStep::Refuse(_) if slot.is_removing() => self.removed(index),
+            ChallengeStep::Refuse(failure) => {
+                self.refuse_slot(index, Refusal::Authentication(failure));
+            }
+        }
+    }
+
+    /// Takes in what the smart card said to [`UserAgentEvent::CardNeeded`].
+    pub fn card_answer(&mut self, now: Instant, reg_id: u32, answer: &AkaAnswer) {
+        let now = self.clock.advance(now);
+        let found = self.slots.iter().position(|slot| slot.reg_id == reg_id);
+        let Some(index) = found else {
+            return;
+        };
+        let Some(slot) = self
+            .slots
+            .get_mut(index)
+            .filter(|slot| slot.flow().is_some())
+        else {
+            return;
+        };
+        let step = slot.digest.handle_aka(answer);
+        if step != ChallengeStep::Refuse(AuthFailure::NoUsableChallenge) {
+            self.follow(now, index, step);
+        }
+        self.settle(now);
+    }
+
+    /// Min-Expires is obeyed once, and only when it is longer than what was asked.
+    fn too_brief(&mut self, now: Instant, index: usize, response: &Response) {
+        let least = response.seconds(Name::MIN_EXPIRES).ok();
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        match least.filter(|least| *least > slot.asked && !slot.brief) {
+            Some(least) => {
+                slot.brief = true;
+                slot.asked = least;
+                self.register(now, index);
+            }
+            None => self.refuse_slot(index, Refusal::MinExpires),
+        }
+    }
+
+    /// A failure that may pass. A binding that is still good is kept, and its flow with it.
+    fn register_failed(
+        &mut self,
+        now: Instant,
+        index: usize,
+        flow: FlowId,
+        code: StatusCode,
+        retry_after: Option<u32>,
+    ) {
+        let all_failed = self.is_all_failed(index);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        if let State::Refreshing(flow) = slot.state {
+            slot.state = State::Registered(flow);
+            slot.failures = slot.failures.saturating_add(1);
+            let wait = delay(
+                &self.config.recovery,
+                slot.failures,
+                all_failed,
+                &mut self.rng,
+            );
+            let least = Duration::from_secs(u64::from(retry_after.unwrap_or(0)));
+            self.timers.arm(Timer::Refresh(index), now, wait.max(least));
+            return;
+        }
+        self.fail_flow(now, flow, FlowFailure::Failed(code));
+        let Some(seconds) = retry_after else {
+            return;
+        };
+        // The first time the proxy's word counts, 0 included; later it may only lengthen.
+        let wait = Duration::from_secs(u64::from(seconds));
+        let first = self.slots.get(index).is_some_and(|slot| slot.failures <= 1);
+        let own = self.timers.get(Timer::Retry(index));
+        let asked = crate::time::deadline(now, wait);
+        let at = if first { asked } else { own.max(asked) };
+        if first && wait.is_zero() {
+            self.timers.disarm(Timer::Retry(index));
+            self.open_slot(now, index);
+        } else {
+            self.timers.set(Timer::Retry(index), at);
+        }
+        if let Some(UserAgentEvent::FlowFailed { retry_in, .. }) = self.events.back_mut() {
+            *retry_in = at.map(|at| at.duration_since(now));
+        }
+    }
+
+    fn register_accepted(&mut self, now: Instant, index: usize, flow: FlowId, response: &Response) {
+        let Some(own) = self.own_binding(index, flow, response) else {
+            self.refuse_slot(index, Refusal::NotBound);
+            return;
+        };
+        let outbound = response.has_tag(Name::REQUIRE, "outbound");
+        let path: Vec<String> = response.list(Name::PATH).map(String::from).collect();
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let reg_id = slot.reg_id;
+        if slot.digest.accepted(&slot.attempt, response) == InfoVerdict::Forged {
+            self.events.push_back(UserAgentEvent::Suspicious { reg_id });
+        }
+        slot.attempt.restart();
+        slot.brief = false;
+        if !outbound && !slot.plain {
+            if self.config.without_outbound == WithoutOutbound::Refuse {
+                self.remove_unwanted(now, index, flow);
+                return;
+            }
+            slot.plain = true;
+            self.events
+                .push_back(UserAgentEvent::NotOutbound { reg_id });
+        }
+        slot.state = State::Registered(flow);
+        let bound = self.start_keep_alive(now, index, flow, outbound, response);
+        self.service_route = response
+            .routes(Name::SERVICE_ROUTE, &self.config.parse.limits)
+            .filter_map(Result::ok)
+            .map(UriBuf::from)
+            .collect();
+        let granted = Duration::from_secs(u64::from(own.expires));
+        let refresh = refresh_after(self.config.profile, granted, &mut self.rng);
+        self.timers.arm(Timer::Refresh(index), now, refresh);
+        self.timers.arm(Timer::Expiry(index), now, granted);
+        self.events.push_back(UserAgentEvent::Registered {
+            reg_id,
+            flow,
+            registration: Registration {
+                expires: own.expires,
+                outbound,
+                path,
+                service_route: self.service_route.clone(),
+                pub_gruu: own.pub_gruu,
+                temp_gruu: own.temp_gruu,
+                associated: response
+                    .list(Name::P_ASSOCIATED_URI)
+                    .map(String::from)
+                    .collect(),
+                keep_alive: bound,
+            },
+        });
+        if bound.is_none() {
+            self.slot_proven(index);
+        }
+    }
+
+    /// Starts, goes on with or stops keep-alives, as the answer says.
+    fn start_keep_alive(
+        &mut self,
+        now: Instant,
+        index: usize,
+        flow: FlowId,
+        outbound: bool,
+        response: &Response,
+    ) -> Option<Duration> {
+        let datagram = matches!(self.open_ref(flow)?.link, Link::Datagram { .. });
+        let limits = self.config.parse.limits;
+        let keep = response
+            .via(&limits)
+            .map_or(Keep::Absent, |via: Via<'_>| via.keep());
+        let asked = match (response.seconds(Name::FLOW_TIMER), keep) {
+            (Ok(seconds), _) => Some(Some(seconds)),
+            (Err(_), Keep::Granted(seconds)) => Some(Some(seconds)),
+            (Err(_), Keep::Absent | Keep::Offered) => outbound.then_some(None),
+        };
+        let bound = asked.map(|asked| self.keep_alive_bound(flow, asked, datagram));
+        match bound {
+            Some(bound) => self.schedule_ping(now, flow, bound),
+            None => self.stop_pings(flow),
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.bound = bound;
+        }
+        bound
+    }
+
+    fn own_binding(&self, index: usize, flow: FlowId, response: &Response) -> Option<Own> {
+        let slot = self.slots.get(index)?;
+        let limits = self.config.parse.limits;
+        let contact = self.contact_uri(flow, false)?;
+        let contact = UriBuf::parse(contact).ok()?;
+        let bindings: Vec<NameAddr<'_>> =
+            response.contacts(&limits).filter_map(Result::ok).collect();
+        let by_name = bindings.iter().find(|binding| {
+            let instance = binding.instance();
+            let same =
+                instance.is_some_and(|urn| urn.eq_ignore_ascii_case(self.config.instance.as_str()));
+            same && binding.reg_id() == Some(slot.reg_id)
+        });
+        let by_uri = || {
+            bindings.iter().find(|binding| {
+                let uri = binding.uri.sip();
+                uri.is_some_and(|uri| uri.is_equivalent(&contact.as_uri()))
+            })
+        };
+        let own = by_name.or_else(by_uri)?;
+        let expires = own.expires().or(response.expires()).unwrap_or(slot.asked);
+        let gruu = |name| own.params.unquoted(name).map(String::from);
+        (expires > 0).then(|| Own {
+            expires,
+            pub_gruu: gruu("pub-gruu"),
+            temp_gruu: gruu("temp-gruu"),
+        })
+    }
+}
+
+/// What the registrar says of our binding.
+struct Own {
+    expires: u32,
+    pub_gruu: Option<String>,
+    temp_gruu: Option<String>,
+}
+
+/// When to refresh a binding.
+fn refresh_after(profile: Profile, granted: Duration, rng: &mut Rng) -> Duration {
+    let half = fraction(granted, 1, 2);
+    match profile {
+        Profile::Ims if granted > Duration::from_secs(1200) => {
+            granted.saturating_sub(Duration::from_secs(600))
+        }
+        Profile::Ims => half,
+        Profile::Internet if granted <= Duration::from_secs(64) => half,
+        Profile::Internet => {
+            let latest = granted.saturating_sub(Duration::from_secs(32));
+            let low = fraction(granted, 4, 5);
+            let high = fraction(granted, 9, 10).min(latest);
+            between(low.min(high), high, rng)
+        }
+    }
+}
