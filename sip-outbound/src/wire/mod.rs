@@ -10,6 +10,8 @@ mod builder;
 mod chars;
 mod check;
 mod error;
+mod escape;
+mod host;
 mod limits;
 mod message;
 mod name;
@@ -23,17 +25,19 @@ pub use addr::NameAddr;
 pub use builder::{Builder, Editor};
 pub use check::{Flaw, Request, Response, Unacceptable, is_answerable};
 pub use error::{BuildError, ParseError, ParseErrorKind, ValueError};
+pub use escape::{escape_user, unescape};
 pub use limits::{Leniency, Limits, ParseConfig};
 pub use message::{Defect, Header, Message, Start};
 pub use name::{Key, Name};
 pub use params::{ListIter, ParamIter, Params, quote, split_list, unquote};
-pub use uri::{Aor, SipUri, Uri, UriBuf, escape_user, unescape};
+pub use uri::{Aor, SipUri, Uri, UriBuf};
 pub use values::{CSeq, Method, StatusCode, parse_retry_after};
 pub use via::{Keep, MAGIC_COOKIE, Via};
 
 pub(crate) use chars::{all, is_token};
+pub(crate) use host::{host_ip, same_host};
 pub(crate) use scan::HeadScan;
-pub(crate) use uri::{host_ip, same_host, transport_of};
+pub(crate) use uri::transport_of;
 
 #[cfg(test)]
 mod tests;

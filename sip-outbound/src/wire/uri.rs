@@ -1,19 +1,16 @@
 //! SIP and SIPS URIs: reading, comparing, naming users (RFC 3261 section 19.1).
 
 use core::fmt;
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::IpAddr;
 
-use alloc::borrow::Cow;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use stun_proto::Transport;
 
 use super::ValueError;
-use super::chars::{
-    all_or_escaped, is_control, is_password, is_reserved, is_unreserved, is_uri_header,
-    is_uri_param, is_user,
-};
+use super::chars::{all_or_escaped, is_control, is_password, is_uri_header, is_uri_param, is_user};
+use super::escape::{Case, eq_escaped, same_headers, same_params, unescape};
+use super::host::{host_ip, parse_hostport, same_host};
 use super::limits::Limits;
 
 /// A URI as it stands in a message.
@@ -363,184 +360,6 @@ fn parse_parts(text: &str) -> Option<Parts> {
         params,
         headers,
     })
-}
-
-/// Reads `host[:port]` up to a byte that ends it: length of the host, port, length of both.
-pub(crate) fn parse_hostport(
-    text: &str,
-    ends: impl Fn(u8) -> bool,
-) -> Option<(usize, Option<u16>, usize)> {
-    let len = text.bytes().position(ends).unwrap_or(text.len());
-    let hostport = text.get(..len)?;
-    let host_len = if hostport.starts_with('[') {
-        hostport.find(']')?.checked_add(1)?
-    } else {
-        hostport.find(':').unwrap_or(len)
-    };
-    let host = hostport.get(..host_len)?;
-    if !is_host(host) {
-        return None;
-    }
-    let port = match hostport.get(host_len..)? {
-        "" => None,
-        rest => {
-            let digits = rest.strip_prefix(':')?;
-            let plain = digits.bytes().all(|b| b.is_ascii_digit());
-            let port = super::values::decimal_padded(digits).filter(|_| plain)?;
-            Some(u16::try_from(port).ok().filter(|&port| port != 0)?)
-        }
-    };
-    Some((host_len, port, len))
-}
-
-/// Whether `text` is a host name, an IPv4 address, or an IPv6 address in brackets.
-pub(crate) fn is_host(text: &str) -> bool {
-    if text.starts_with('[') {
-        return host_ip(text).is_some();
-    }
-    let last = text.trim_end_matches('.').rsplit('.').next();
-    let numeric = last.is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
-    if numeric {
-        return host_ip(text).is_some();
-    }
-    let label = |label: &str| {
-        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        !label.is_empty()
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let name = text.strip_suffix('.').unwrap_or(text);
-    name.len() <= 255 && name.split('.').all(label)
-}
-
-/// The address a host is, IPv6 with or without brackets. Three colons in a row, an error of an
-/// old grammar (RFC 5118 section 4.9), are read as two.
-pub(crate) fn host_ip(text: &str) -> Option<IpAddr> {
-    let inner = text
-        .strip_prefix('[')
-        .map_or(Some(text), |text| text.strip_suffix(']'))?;
-    if text.starts_with('[') || inner.contains(':') {
-        let fixed;
-        let inner = if inner.contains(":::") {
-            fixed = inner.replacen(":::", "::", 1);
-            &fixed
-        } else {
-            inner
-        };
-        return inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    }
-    inner.parse().ok().map(IpAddr::V4)
-}
-
-/// Whether two hosts are the same: addresses by value, names without regard to case.
-pub(crate) fn same_host(a: &str, b: &str) -> bool {
-    match (host_ip(a), host_ip(b)) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => {
-            let name = |text: &str| text.strip_suffix('.').map_or(text.len(), str::len);
-            let (a, b) = (a.get(..name(a)), b.get(..name(b)));
-            a.zip(b).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
-        }
-        (Some(_), None) | (None, Some(_)) => false,
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Case {
-    Counts,
-    Ignored,
-}
-
-/// The characters of a text; an escape of a character that is not reserved is that character,
-/// one of a reserved character is something of its own.
-fn meaning(text: &str, case: Case) -> impl Iterator<Item = (u8, bool)> {
-    let mut bytes = text.bytes();
-    core::iter::from_fn(move || {
-        let byte = bytes.next()?;
-        let (byte, escaped) = if byte == b'%' {
-            let digit = |b: Option<u8>| char::from(b.unwrap_or(b'0')).to_digit(16).unwrap_or(0);
-            let (high, low) = (digit(bytes.next()), digit(bytes.next()));
-            let byte = u8::try_from(high << 4 | low).unwrap_or(0);
-            (byte, is_reserved(byte))
-        } else {
-            (byte, false)
-        };
-        let byte = match case {
-            Case::Counts => byte,
-            Case::Ignored => byte.to_ascii_lowercase(),
-        };
-        Some((byte, escaped))
-    })
-}
-
-fn eq_escaped(a: &str, b: &str, case: Case) -> bool {
-    meaning(a, case).eq(meaning(b, case))
-}
-
-/// Whether the parameters of `a` do not contradict `b`.
-fn same_params(a: &SipUri<'_>, b: &SipUri<'_>) -> bool {
-    const NEEDED: [&str; 5] = ["user", "ttl", "method", "maddr", "transport"];
-    a.params().all(|(name, value)| {
-        let other = b.params().find(|(n, _)| eq_escaped(n, name, Case::Ignored));
-        match other {
-            Some((_, other)) => match (value, other) {
-                (Some(value), Some(other)) => eq_escaped(value, other, Case::Ignored),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            },
-            None => !NEEDED
-                .iter()
-                .any(|needed| name.eq_ignore_ascii_case(needed)),
-        }
-    })
-}
-
-fn same_headers(a: Option<&str>, b: Option<&str>) -> bool {
-    let fields = |text: &str| -> Vec<Vec<(u8, bool)>> {
-        let mut fields: Vec<_> = text
-            .split('&')
-            .map(|field| {
-                let (name, value) = field.split_once('=').unwrap_or((field, ""));
-                meaning(name, Case::Ignored)
-                    .chain([(b'=', false)])
-                    .chain(meaning(value, Case::Counts))
-                    .collect()
-            })
-            .collect();
-        fields.sort();
-        fields
-    };
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => fields(a) == fields(b),
-        (Some(_), None) | (None, Some(_)) => false,
-    }
-}
-
-/// `text` with its escapes undone, once; as it is when that would not give UTF-8.
-pub fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let bytes: Vec<u8> = meaning(text, Case::Counts).map(|(byte, _)| byte).collect();
-    match String::from_utf8(bytes) {
-        Ok(plain) => Cow::Owned(plain),
-        Err(_) => Cow::Borrowed(text),
-    }
-}
-
-/// `text` as the user part of a URI: what may not stand there is escaped.
-pub fn escape_user(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if is_unreserved(byte) || matches!(byte, b'&' | b'=' | b'+' | b'$' | b',') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&alloc::format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// An address of record: the name bindings are kept under (RFC 3261 section 10.3 step 5).

@@ -5,8 +5,8 @@ use core::net::IpAddr;
 use alloc::string::String;
 
 use super::chars::{all, is_blank, is_token, trim};
+use super::host::{host_ip, parse_hostport};
 use super::params::{Params, split_run};
-use super::uri::{host_ip, parse_hostport};
 use super::{Limits, ValueError};
 
 /// What every branch of RFC 3261 begins with.
