@@ -36,6 +36,8 @@ report() { # report NAME CODE [DETAIL]
 	fi
 }
 
+. ims-traversal/tests/lab/sip.sh
+
 up() { # up VARIANT: 1 when it is not wanted
 	case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac
 	if ! out=$("$lab" up "$1" 2>&1); then
@@ -259,8 +261,8 @@ if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" &&
 	case $out in *407*) code=0 ;; *) code=1 ;; esac
 	report "own: http-proxy refuses a wrong password" $code "$out"
 	kill "$server" "$proxy" 2>/dev/null
-	pkill -f "$BIN/turn-server" 2>/dev/null
-	pkill -f "$BIN/http-proxy" 2>/dev/null
+	own_forwards
+	own_registers
 fi
 
 printf '%d passed, %d failed\n' "$passed" "$failed"
