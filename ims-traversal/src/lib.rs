@@ -9,9 +9,11 @@ extern crate alloc;
 #[cfg(feature = "tls")]
 extern crate std;
 
+pub mod access;
 #[allow(dead_code, reason = "its users follow")]
 mod conns;
 pub mod ladder;
+pub mod media;
 pub mod pcscf;
 pub mod sdp;
 pub mod tunnel;
