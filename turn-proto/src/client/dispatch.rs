@@ -300,6 +300,12 @@ impl Core {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        // After a jump of the clock what hung on the allocation needs no word of its own.
+        if let State::Active(allocation) = &self.state
+            && !allocation.is_live(now)
+        {
+            return self.expired();
+        }
         if self.partial_until.is_some_and(|until| until <= now) {
             self.partial_until = None;
             if let Path::Stream(id) = self.link.path {
@@ -324,13 +330,7 @@ impl Core {
 
     pub(super) fn timer(&mut self, now: Instant, timer: Timer) {
         match timer {
-            Timer::Refresh => {
-                let expired = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-                // After a jump of the clock there is nothing to refresh.
-                if !expired(self.timers.get(Timer::Expiry)) {
-                    self.refresh(now);
-                }
-            }
+            Timer::Refresh => self.refresh(now),
             Timer::Expiry => self.expired(),
             Timer::TryAgain => {
                 if let Some(pending) = self.delayed.take() {

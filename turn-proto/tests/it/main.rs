@@ -9,6 +9,7 @@
 )]
 
 mod client;
+mod failures;
 mod scenarios;
 mod scripted;
 mod server_memory;
