@@ -261,6 +261,8 @@ pub struct Net {
     pub connect_timeout: Duration,
     /// Chance in permille that a bit of a piece of a stream flips.
     pub stream_corrupt: u16,
+    /// Streams that are silent for longer are dead, and nobody is told.
+    pub stream_idle: Option<Duration>,
     wake: Option<(Instant, Instant)>,
     tap: Option<Tap>,
     describe: Option<Describe>,
@@ -292,6 +294,7 @@ impl Net {
             window: 64 * 1024,
             connect_timeout: Duration::from_secs(20),
             stream_corrupt: 0,
+            stream_idle: None,
             wake: None,
             tap: None,
             describe: None,
@@ -410,6 +413,7 @@ impl Net {
         self.lateness = Duration::ZERO;
         self.wake = None;
         self.stream_corrupt = 0;
+        self.stream_idle = None;
         self.tap = None;
     }
 

@@ -83,6 +83,8 @@ pub(super) struct Stream {
     pub(super) window: usize,
     /// Nothing arrives any more, and nobody is told.
     pub(super) dead: bool,
+    /// When something was written last, from either end.
+    pub(super) last: Instant,
 }
 
 impl Stream {

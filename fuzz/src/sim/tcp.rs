@@ -15,6 +15,12 @@ impl Net {
         self.listeners.insert((site, local));
     }
 
+    /// Listens no more; connections that are open stay.
+    pub fn unlisten(&mut self, host: HostId, local: SocketAddr) {
+        let site = self.site_of(host, local.ip());
+        self.listeners.remove(&(site, local));
+    }
+
     /// Opens a connection from an address of the host, whose port is chosen here.
     /// [`Arrival::Connected`] or [`Arrival::ConnectFailed`] follows.
     pub fn connect(&mut self, host: HostId, local: IpAddr, remote: SocketAddr) -> End {
@@ -31,6 +37,7 @@ impl Net {
             cuts: self.cuts,
             window: self.window,
             dead: false,
+            last: self.now,
         };
         self.streams.insert(end.0 >> 1, stream);
         match self.climb_tcp(site, local, remote) {
@@ -155,6 +162,13 @@ impl Net {
             return data.len();
         };
         let window = stream.window;
+        // Something on the way forgets who is silent for too long.
+        if let Some(limit) = self.stream_idle
+            && self.now.duration_since(stream.last) > limit
+        {
+            stream.dead = true;
+        }
+        stream.last = self.now;
         if stream.dead {
             return data.len();
         }

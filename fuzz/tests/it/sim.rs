@@ -1,6 +1,7 @@
 //! Every scenario.
 
 use fuzz::sim::seeds;
+use fuzz::sip::Direction;
 
 #[test]
 fn sim_stun() {
@@ -25,4 +26,36 @@ fn sim_ice() {
 #[test]
 fn sim_ice_restart() {
     seeds("ice restart", 300, fuzz::ice::sim_ice_restart);
+}
+
+#[test]
+fn sim_sip() {
+    seeds("sip", 30, fuzz::sip::sim_sip);
+}
+
+#[test]
+fn sim_sip_hour() {
+    seeds("sip hour", 4, fuzz::sip::sim_sip_hour);
+}
+
+#[test]
+fn sim_sip_week() {
+    seeds("sip week", 1, fuzz::sip::sim_sip_week);
+}
+
+#[test]
+fn sim_sip_password() {
+    seeds("sip password", 4, fuzz::sip::sim_sip_password);
+}
+
+/// A registration survives a cut behind every single byte of it, in either direction.
+#[test]
+fn sim_sip_cut() {
+    let [up, down] = fuzz::sip::registration_bytes();
+    for (direction, bytes) in [(Direction::Up, up), (Direction::Down, down)] {
+        for at in 0..=bytes {
+            let run = std::panic::catch_unwind(|| fuzz::sip::registration_cut(direction, at));
+            assert!(run.is_ok(), "cut {direction:?} at {at} of {bytes}");
+        }
+    }
 }
