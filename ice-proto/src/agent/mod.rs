@@ -298,6 +298,21 @@ impl Agent {
         components.is_some_and(|most| (1..=*most).contains(&id.component))
     }
 
+    /// How many components a stream has; fewer than configured once it turned out that the other
+    /// side has fewer.
+    pub fn component_count(&self, stream: u16) -> u16 {
+        let count = self.config.components.get(usize::from(stream));
+        count.copied().unwrap_or(0)
+    }
+
+    /// What the other side's description said, once it is known.
+    pub const fn remote(&self) -> Option<&Remote> {
+        match &self.there {
+            Some(there) => Some(&there.remote),
+            None => None,
+        }
+    }
+
     /// The components of a stream.
     fn components(&self, stream: u16) -> impl Iterator<Item = ComponentId> + use<> {
         let most = self.config.components.get(usize::from(stream));

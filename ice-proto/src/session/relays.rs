@@ -150,6 +150,13 @@ impl Session {
         self.relays.insert(id, relay);
     }
 
+    /// The server of a relay, and how it is reached.
+    pub fn relay_server(&self, relay: RelayId) -> Option<(SocketAddr, Transport)> {
+        let server = self.relays.get(&relay)?.server;
+        let turn = self.config.turn_servers.get(server)?;
+        Some((turn.addr, turn.transport))
+    }
+
     /// The stream asked for is open, TLS included.
     pub fn stream_opened(&mut self, now: Instant, id: StreamId, _local: SocketAddr) {
         let now = self.clock.advance(now);
