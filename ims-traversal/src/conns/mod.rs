@@ -233,6 +233,15 @@ impl<K: Copy + Ord> Conns<K> {
             .map_or(0, |(_, conn)| conn.tunnel.write(data))
     }
 
+    /// Takes a message to send, whole or not at all: if no more than `most` bytes wait then.
+    pub(crate) fn write_whole(&mut self, key: K, message: &[u8], most: usize) -> bool {
+        let most = most.min(self.limits.write_limit);
+        self.of_key(key).is_some_and(|(_, conn)| {
+            let waiting = conn.tunnel.waiting().saturating_add(message.len());
+            waiting <= most && conn.tunnel.write(message) == message.len()
+        })
+    }
+
     /// The clear bytes that have come, where they are; then [`consume`](Self::consume) them.
     pub(crate) fn received(&self, key: K) -> &[u8] {
         let conn = self.id(key).and_then(|id| self.conns.get(&id));

@@ -513,6 +513,19 @@ impl Tunnel {
         }
     }
 
+    /// How many bytes wait for [`poll_transmit`](Self::poll_transmit); with TLS those of its
+    /// records.
+    pub fn waiting(&mut self) -> usize {
+        match &mut self.state {
+            State::Handshake(layer) | State::Open(layer) | State::Closing(layer) => match layer {
+                Layer::Clear { outbox } => outbox.len(),
+                #[cfg(feature = "tls")]
+                Layer::Tls(tls) => tls.waiting(),
+            },
+            State::Connect(_) | State::Ended => 0,
+        }
+    }
+
     /// Fills `buf` with clear bytes that have come; how many.
     pub fn read(&mut self, buf: &mut [u8]) -> usize {
         take(&mut self.inbox, buf)

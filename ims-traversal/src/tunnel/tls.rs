@@ -103,6 +103,13 @@ impl TlsLayer {
         self.session.wants_write()
     }
 
+    /// How many bytes of records wait to be sent.
+    pub(super) fn waiting(&mut self) -> usize {
+        // Nothing has come in since the last time: this only asks for the state.
+        let state = self.session.process_new_packets();
+        state.map_or(0, |state| state.tls_bytes_to_write())
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
     }
