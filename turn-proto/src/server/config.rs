@@ -277,7 +277,11 @@ pub enum ConfigError {
 }
 
 impl ServerConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// Whether this makes a server.
+    ///
+    /// # Errors
+    /// What [`Server::new`](super::Server::new) would say, but for the realm.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let limits = self.limits;
         let counts = [
             limits.allocations,

@@ -1,6 +1,8 @@
 //! Who a request is from, which handler it goes to, and how it is answered (RFC 8489 section 9.2,
 //! RFC 8656 section 5).
 
+use core::net::SocketAddr;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -85,7 +87,7 @@ impl<U: Users> Core<U> {
         if self.users.open_access() && !message.has_integrity() {
             return self.anonymous(now, seen);
         }
-        let claim = match self.auth.identify(client.remote, message) {
+        let claim = match self.auth.identify(nonce_address(client), message) {
             Ok(claim) => claim,
             Err(refusal) => return self.refuse(now, seen, &refusal),
         };
@@ -276,7 +278,7 @@ impl<U: Users> Core<U> {
         count(&mut self.stats.unauthenticated);
         let Self { auth, users, .. } = self;
         let mut buf = [0; super::MAX_TRANSMIT];
-        let (client, message) = (seen.client.remote, seen.message);
+        let (client, message) = (nonce_address(seen.client), seen.message);
         let written = auth.write_refusal(now, client, message, refusal, &mut buf);
         let Ok(mut len) = written else { return };
         if refusal.code == ErrorCode::UNAUTHENTICATED
@@ -418,7 +420,8 @@ impl<U: Users> Core<U> {
         if self.out.is_full(self.config.limits.responses) {
             return count(&mut self.stats.responses_dropped);
         }
-        match self.auth.identify(waiting.client.remote, &message) {
+        let from = nonce_address(waiting.client);
+        match self.auth.identify(from, &message) {
             Ok(claim) => {
                 let keys: SmallVec<[Box<Key>; 1]> = key.into_iter().map(Box::new).collect();
                 self.verify(now, seen, &claim, &keys);
@@ -453,6 +456,17 @@ impl<U: Users> Core<U> {
                 .attribute(&ErrorCode::new(ErrorCode::SERVER_ERROR))
                 .finish()
         });
+    }
+}
+
+/// Whose a nonce is. Over streams it is good for all ports of an address: the nonce of the control
+/// connection serves for data connections as well (RFC 6062 section 4.3), and nobody opens a
+/// stream from an address that is not theirs.
+fn nonce_address(client: FiveTuple) -> SocketAddr {
+    if client.transport.is_stream() {
+        SocketAddr::new(client.remote.ip(), 0)
+    } else {
+        client.remote
     }
 }
 

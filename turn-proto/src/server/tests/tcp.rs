@@ -258,11 +258,6 @@ fn bytes_behind_connection_bind_in_one_read_are_left_for_the_peer() {
     let (control, _) = rig.control();
     let (_, number) = rig.connected(control, PEER);
     let id = rig.open();
-    let request = rig.rig.signed(ALICE, wire::CONNECTION_BIND, |w| w);
-    rig.feed(id, &request);
-    let answer = rig.rig.answer().unwrap().1;
-    let nonce: Nonce<'_> = Message::parse(&answer).unwrap().find().unwrap();
-    rig.rig.nonce = nonce.as_bytes().to_vec();
     let mut bytes = rig
         .rig
         .signed(ALICE, wire::CONNECTION_BIND, |w| w.attribute(&number));
@@ -428,4 +423,40 @@ fn datagrams_do_not_pass_a_tcp_relay() {
         w.attribute(&RequestedTransport::UDP)
     });
     assert_eq!(code_of(&rig.connect(id, PEER).unwrap()), 400);
+}
+
+#[test]
+fn the_nonce_of_the_control_connection_serves_the_data_connection() {
+    let mut tcp = new();
+    let (control, _) = tcp.control();
+    let (_, number) = tcp.connected(control, PEER);
+    let data = tcp.open();
+    let request = (tcp.rig).signed(ALICE, wire::CONNECTION_BIND, |w| w.attribute(&number));
+    tcp.feed(data, &request);
+    let (to, answer) = tcp.rig.answer().unwrap();
+    assert_eq!((to, code_of(&answer)), (Path::Stream(data), 0));
+}
+
+#[test]
+fn a_nonce_over_udp_is_for_one_port_and_over_tcp_for_one_address() {
+    let mut tcp = new();
+    tcp.rig.learn_nonce(client(1));
+    let request = tcp.rig.signed(ALICE, wire::ALLOCATE, |w| {
+        w.attribute(&RequestedTransport::UDP)
+    });
+    assert_eq!(code_of(&tcp.rig.send(client(2), &request).unwrap()), 438);
+    let (_, _) = tcp.control();
+    let elsewhere = StreamId(90);
+    let at = FiveTuple {
+        transport: Transport::Tcp,
+        local: client(1).local,
+        remote: addr("192.0.2.99:4000"),
+    };
+    (tcp.rig.server.stream_opened(tcp.rig.now, elsewhere, at)).unwrap();
+    let request = tcp.rig.signed(ALICE, wire::ALLOCATE, |w| {
+        w.attribute(&RequestedTransport::TCP)
+    });
+    tcp.feed(elsewhere, &request);
+    let (_, answer) = tcp.rig.answer().unwrap();
+    assert_eq!(code_of(&answer), 438);
 }
