@@ -130,7 +130,7 @@ pub use transaction::{
 pub use ua::{
     ConfigError, Dialog, DialogError, FlowAction, FlowFailure, FlowId, FlowTarget, InstanceId,
     KeepAlive, MAX_TRANSMIT, NewRequest, NextHop, Profile, Recovery, Refusal, Registration,
-    RequestError, RequestFailure, RequestId, UserAgent, UserAgentConfig, UserAgentEvent,
+    RequestError, RequestFailure, RequestId, SecAgree, UserAgent, UserAgentConfig, UserAgentEvent,
     WithoutOutbound,
 };
 // The edge proxy.

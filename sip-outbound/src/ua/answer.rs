@@ -39,6 +39,12 @@ impl UserAgent {
             self.stop_slot(now, index);
             return;
         }
+        if self.agree(now, index, flow, response) {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
         if code == StatusCode::UNAUTHORIZED || code == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             self.register_challenged(now, index, flow, response);
             return;
@@ -248,6 +254,7 @@ impl UserAgent {
                 .push_back(UserAgentEvent::NotOutbound { reg_id });
         }
         slot.state = State::Registered(flow);
+        let sec_agree = slot.agreed.is_some();
         let bound = self.start_keep_alive(now, index, flow, outbound, response);
         self.service_route = response
             .routes(Name::SERVICE_ROUTE, &self.config.parse.limits)
@@ -273,6 +280,7 @@ impl UserAgent {
                     .map(String::from)
                     .collect(),
                 keep_alive: bound,
+                sec_agree,
             },
         });
         if bound.is_none() {

@@ -94,6 +94,18 @@ impl Default for Recovery {
     }
 }
 
+/// Whether a security mechanism is agreed on with the edge proxy (RFC 3329).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecAgree {
+    /// No. With TLS from the start the agreement is superfluous, and RFC 3329 forbids it.
+    #[default]
+    Off,
+    /// On every flow, those over TLS as well: some P-CSCFs ask for it. TLS is the one mechanism
+    /// that is offered; a flow without it is given up for one with it as soon as the proxy has
+    /// shown its list.
+    On,
+}
+
 /// What is to be done when the registrar does not confirm `outbound`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithoutOutbound {
@@ -127,6 +139,8 @@ pub struct UserAgentConfig {
     pub expires: u32,
     /// What follows from a registrar without outbound.
     pub without_outbound: WithoutOutbound,
+    /// Agrees on TLS with the edge proxy. Off.
+    pub sec_agree: SecAgree,
     /// Asks for GRUUs. On.
     pub gruu: bool,
     /// Parameters for the Contact, such as feature tags: name and value as it is to be written.
@@ -198,6 +212,7 @@ impl UserAgentConfig {
             profile: Profile::Internet,
             expires: 3600,
             without_outbound: WithoutOutbound::Plain,
+            sec_agree: SecAgree::Off,
             gruu: true,
             contact_params: Vec::new(),
             keep_alive: KeepAlive::default(),

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use stun_proto::{Rng, Transport};
 
+use super::agree;
 use super::flow::Purpose;
 use super::registration::loose;
 use super::request::Pending;
@@ -197,6 +198,7 @@ impl UserAgent {
             Some(Purpose::Extra) | None => None,
         };
         if let Some(slot) = slot {
+            builder = agree::show(builder, slot.agreed.as_deref());
             let fields = slot.digest.authorize(
                 &mut pending.attempt,
                 &mut self.auth_rng,

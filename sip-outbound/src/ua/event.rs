@@ -10,6 +10,7 @@ use stun_proto::Transport;
 
 use crate::digest::{AkaChallenge, AuthFailure};
 use crate::framing::FramingError;
+use crate::sec_agree::SecAgreeError;
 use crate::transaction::ServerId;
 use crate::wire::{Request, Response, StatusCode, UriBuf};
 
@@ -121,6 +122,9 @@ pub enum Refusal {
     /// The registrar or the way to it does not support outbound, and the configuration wants it.
     #[error("outbound is not supported")]
     NotOutbound,
+    /// No security mechanism was agreed on with the edge proxy.
+    #[error("security agreement: {0}")]
+    SecAgree(SecAgreeError),
     /// Min-Expires makes no sense.
     #[error("contradictory Min-Expires")]
     MinExpires,
@@ -145,6 +149,8 @@ pub struct Registration {
     pub associated: Vec<String>,
     /// Longest interval between keep-alives, if any are sent.
     pub keep_alive: Option<Duration>,
+    /// A security mechanism was agreed on with the edge proxy: TLS.
+    pub sec_agree: bool,
 }
 
 /// Why a request got no final response.

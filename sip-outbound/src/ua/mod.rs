@@ -1,6 +1,7 @@
 //! The user agent: flows to the edge proxies, registrations over them, and the requests that go
 //! both ways (RFC 5626 section 4).
 
+mod agree;
 mod answer;
 mod backoff;
 mod config;
@@ -23,7 +24,8 @@ use bytes::Bytes;
 use stun_proto::{FiveTuple, Path, Rng, Transmit};
 
 pub use config::{
-    ConfigError, InstanceId, KeepAlive, Profile, Recovery, UserAgentConfig, WithoutOutbound,
+    ConfigError, InstanceId, KeepAlive, Profile, Recovery, SecAgree, UserAgentConfig,
+    WithoutOutbound,
 };
 pub use dialog::{Dialog, DialogError};
 pub use draft::{NewRequest, NextHop, RequestError};

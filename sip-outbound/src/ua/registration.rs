@@ -6,12 +6,14 @@ use core::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::agree;
 use super::backoff::delay;
 use super::flow::Purpose;
 use super::idle::Idle;
 use super::slot::{Slot, State};
 use super::{
-    FlowFailure, FlowId, FlowTarget, Phase, Profile, Refusal, Timer, UserAgent, UserAgentEvent,
+    FlowFailure, FlowId, FlowTarget, Phase, Profile, Refusal, SecAgree, Timer, UserAgent,
+    UserAgentEvent,
 };
 use crate::Instant;
 use crate::digest::empty_authorization;
@@ -19,16 +21,17 @@ use crate::wire::{Builder, Method, Name, Request, UriBuf};
 
 impl UserAgent {
     pub(super) fn open_slot(&mut self, _now: Instant, index: usize) {
-        let Some(slot) = self.slots.get(index) else {
-            return;
-        };
-        if self.phase != Phase::Running || slot.flow().is_some() {
+        if let Some(proxy) = self.slots.get(index).map(|slot| slot.proxy.clone()) {
+            self.open_slot_to(index, proxy);
+        }
+    }
+
+    pub(super) fn open_slot_to(&mut self, index: usize, uri: UriBuf) {
+        let idle = |slot: &Slot| slot.flow().is_none();
+        if self.phase != Phase::Running || !self.slots.get(index).is_some_and(idle) {
             return;
         }
-        let target = FlowTarget {
-            uri: slot.proxy.clone(),
-            address: None,
-        };
+        let target = FlowTarget { uri, address: None };
         let flow = self.new_flow(target, Purpose::Slot(index));
         if let Some(slot) = self.slots.get_mut(index) {
             slot.state = State::Opening(flow);
@@ -98,6 +101,10 @@ impl UserAgent {
         slot.asked = expires;
         slot.brief = false;
         slot.plain = false;
+        // With the connection before it, its agreement has ended.
+        if !core::mem::take(&mut slot.agreed_ahead) {
+            slot.agreed = None;
+        }
         self.register(now, index);
     }
 
@@ -154,6 +161,9 @@ impl UserAgent {
         if config.gruu {
             supported.push_str(", gruu");
         }
+        if config.sec_agree == SecAgree::On {
+            supported.push_str(", sec-agree");
+        }
         let aor = config.aor.as_str();
         let mut builder = Builder::request(&method, registrar)
             .header(Name::VIA, via)
@@ -166,6 +176,7 @@ impl UserAgent {
             .header(Name::CONTACT, contact)
             .header(Name::SUPPORTED, supported)
             .maybe(Name::USER_AGENT, config.user_agent.as_ref());
+        builder = agree::to_register(builder, config.sec_agree, slot.agreed.as_deref());
         let fields = slot.digest.authorize(
             &mut slot.attempt,
             &mut self.auth_rng,
@@ -316,6 +327,15 @@ impl UserAgent {
         self.events
             .push_back(UserAgentEvent::Refused { reg_id, cause });
         self.drop_flow(flow);
+    }
+
+    /// Gives a flow up for another one of the same registration, without fault of its own.
+    pub(super) fn leave_flow(&mut self, index: usize, flow: FlowId) {
+        self.disarm_slot(index);
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.state = State::Idle;
+        }
+        self.drop_flow(Some(flow));
     }
 
     /// Closes a flow that is no longer wanted, and ends what ran over it.

@@ -35,6 +35,10 @@ pub(super) struct Slot {
     pub(super) bound: Option<Duration>,
     /// What its flows have died of.
     pub(super) idle: Idle,
+    /// The list of security mechanisms of the edge proxy, shown to it from now on.
+    pub(super) agreed: Option<String>,
+    /// The agreement is for the flow that is being opened.
+    pub(super) agreed_ahead: bool,
     /// Remove the binding as soon as the refresh under way is answered.
     pub(super) remove_next: bool,
 }
@@ -73,6 +77,8 @@ impl Slot {
             plain: false,
             bound: None,
             idle: Idle::default(),
+            agreed: None,
+            agreed_ahead: false,
             remove_next: false,
         }
     }

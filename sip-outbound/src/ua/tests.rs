@@ -4,6 +4,7 @@
     reason = "test code"
 )]
 
+mod agree;
 mod calls;
 mod flows;
 mod golden;

@@ -499,6 +499,7 @@ fn the_event_tells_what_was_granted() {
         temp_gruu: Some("sip:t@ims.example.com;gr".into()),
         associated: alloc::vec!["<sip:alice@ims.example.com>".into(), "<tel:+1>".into()],
         keep_alive: Some(Duration::from_secs(100)),
+        sec_agree: false,
     };
     assert_eq!(registration, Some(expected));
 }
