@@ -185,6 +185,8 @@ impl Pcscf {
     pub(super) fn check_stopped(&mut self) {
         if self.service == Service::Leaving && self.conns.is_empty() {
             self.service = Service::Stopped;
+            // Nobody is left to be served.
+            self.home = None;
             self.events.push_back(PcscfEvent::Stopped);
         }
     }

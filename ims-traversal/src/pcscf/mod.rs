@@ -316,7 +316,8 @@ impl Pcscf {
     ) -> Received<'d> {
         let is_hop = |hop: &CoreHop| hop.transport == Transport::Udp && hop.address == at.remote;
         let ours = at.transport == Transport::Udp && at.local == self.config.core_socket;
-        if !ours || !self.config.hops.iter().any(is_hop) {
+        let stopped = self.service == Service::Stopped;
+        if stopped || !ours || !self.config.hops.iter().any(is_hop) {
             return Received::NotMine;
         }
         let now = self.clock.advance(now);
@@ -334,8 +335,8 @@ impl Pcscf {
         let now = self.clock.advance(now);
         if let Some(home) = &mut self.home {
             home.key_found(now, ticket, answer);
+            self.settle(now);
         }
-        self.settle(now);
     }
 
     /// The answer to [`PcscfAction::FindUser`]: callers get 480 for users that exist, 404 for
@@ -344,13 +345,16 @@ impl Pcscf {
         let now = self.clock.advance(now);
         if let Some(home) = &mut self.home {
             home.user_found(now, query.0, exists);
+            self.settle(now);
         }
-        self.settle(now);
     }
 
     /// Takes in that it is `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock.advance(now);
+        if self.service == Service::Stopped {
+            return;
+        }
         while let Some(timer) = self.timers.expired(now) {
             match timer {
                 Timer::Tunnel(conn) => {
@@ -424,6 +428,9 @@ impl Pcscf {
     /// # Panics
     /// When `buf` is shorter than the datagram; [`sip_outbound::MAX_TRANSMIT`] fits all.
     pub fn poll_transmit(&mut self, buf: &mut [u8]) -> Option<Transmit<FiveTuple>> {
+        if self.service == Service::Stopped {
+            return None;
+        }
         self.edge.poll_datagram(buf)
     }
 

@@ -8,4 +8,5 @@ mod access;
 mod calls;
 mod core_side;
 mod first_words;
+mod hostile;
 mod world;

@@ -141,6 +141,47 @@ fn a_device_that_is_busy_is_not_tried_again_but_another_device_is() {
     assert_eq!(world.phones[first].count("Request"), 0);
 }
 
+// spec: SIP-16.7-3
+#[test]
+fn the_challenges_of_all_devices_come_back_together() {
+    let mut world = World::new(home_config());
+    let alice = world.phone("alice", 1, 1);
+    let first = world.phone("bob", 2, 1);
+    let second = world.phone("bob", 3, 1);
+    world.ask(alice, Method::MESSAGE, "bob");
+    let asks = [
+        (
+            second,
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            "Proxy-Authenticate",
+            "one",
+        ),
+        (first, StatusCode::UNAUTHORIZED, "WWW-Authenticate", "two"),
+    ];
+    for (phone, code, field, realm) in asks {
+        let (id, ..) = world.phones[phone].request();
+        let value = std::format!("Digest realm=\"{realm}\",nonce=\"n\",qop=\"auth\"");
+        let ua = &mut world.phones[phone].ua;
+        ua.respond(world.now, id, code, "tag", &[(field.into(), value)], b"")
+            .unwrap();
+        world.settle();
+    }
+    let (_, _, response) = world.phones[alice].response();
+    assert_eq!(response.code(), StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+    for (name, realm) in [
+        (Name::PROXY_AUTHENTICATE, "one"),
+        (Name::WWW_AUTHENTICATE, "two"),
+    ] {
+        let rows: Vec<_> = response.rows(name).collect();
+        assert_eq!(
+            rows,
+            [std::format!(
+                "Digest realm=\"{realm}\",nonce=\"n\",qop=\"auth\""
+            )]
+        );
+    }
+}
+
 #[test]
 fn a_caller_who_hangs_up_ends_the_search() {
     let mut world = World::new(home_config());
