@@ -115,6 +115,7 @@ pub use digest::{
     Account, AkaAnswer, AkaChallenge, AuthFailure, ChallengeStep, DigestAttempt, DigestClient,
     DigestPolicy, Password,
 };
+pub use http_connect::auth::Allow;
 // Security agreement.
 pub use sec_agree::{SecAgreeError, SecMechanism, SecMechanisms, digest_verify};
 // Framing.

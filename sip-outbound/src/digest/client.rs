@@ -59,9 +59,19 @@ impl Account {
 }
 
 /// Which challenges may be answered.
+///
+/// ```
+/// use sip_outbound::{Allow, DigestPolicy};
+///
+/// // For a registrar that knows nothing better, and TLS on the way to it.
+/// let policy = DigestPolicy { md5: Allow::OverTls, ..DigestPolicy::default() };
+/// assert_eq!(DigestPolicy::default().md5, Allow::Never);
+/// # let _ = policy;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DigestPolicy {
-    /// MD5 without a card: over TLS only.
+    /// MD5, AKA with a card apart: never. Registrars that offer nothing else are common; whoever
+    /// listens to an answer can try passwords at high speed, so allow it over TLS at most.
     pub md5: Allow,
     /// Challenges without qop, which protect less: never.
     pub no_qop: Allow,
@@ -70,7 +80,7 @@ pub struct DigestPolicy {
 impl Default for DigestPolicy {
     fn default() -> Self {
         Self {
-            md5: Allow::OverTls,
+            md5: Allow::Never,
             no_qop: Allow::Never,
         }
     }

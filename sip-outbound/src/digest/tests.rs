@@ -35,6 +35,11 @@ fn digest(realm: &str, nonce: &str, more: &str) -> String {
 
 const QOP: &str = ",qop=\"auth\",algorithm=SHA-256";
 
+const TOLERANT: DigestPolicy = DigestPolicy {
+    md5: Allow::OverTls,
+    no_qop: Allow::Never,
+};
+
 struct Setup {
     client: DigestClient,
     attempt: DigestAttempt,
@@ -47,7 +52,7 @@ fn setup() -> Setup {
         Account::new("al", "other", "proxy.example.com"),
     ];
     Setup {
-        client: DigestClient::new(accounts, DigestPolicy::default()),
+        client: DigestClient::new(accounts, TOLERANT),
         attempt: DigestAttempt::default(),
         rng: Rng::from_seed([7; 32]),
     }
@@ -238,7 +243,8 @@ fn the_best_allowed_challenge_of_a_realm_is_answered() {
 
 // spec: SEC-P-09
 #[test]
-fn md5_in_the_clear_needs_permission() {
+fn md5_needs_permission() {
+    assert_eq!(DigestPolicy::default().md5, Allow::Never);
     let md5 = challenge(&[&digest("ims.example.com", "n", ",qop=\"auth\"")]);
     for (allow, secure, step) in [
         (Allow::OverTls, true, ChallengeStep::Retry),
@@ -355,14 +361,18 @@ fn proof(field: &str, right: bool) -> String {
         let rest = field.split(&alloc::format!("{name}=\"")).nth(1).unwrap();
         rest.split('"').next().unwrap().to_string()
     };
-    let key = ha1(
-        HashAlgorithm::Sha256,
-        b"alice@ims.example.com",
-        b"ims.example.com",
-        b"correct horse",
-    );
+    let sha = HashAlgorithm::Sha256;
+    let (user, realm) = (b"alice@ims.example.com", b"ims.example.com");
+    let key = ha1(sha, user, realm, b"correct horse");
+    let md5 = HashAlgorithm::Md5;
+    let res = hex::decode("a54211d5e3ba50bf").unwrap();
+    // The card's password is RES, which the server knows as XRES.
+    let (hash, key) = match field.contains("AKAv1-MD5") {
+        true => (md5, ha1(md5, user, realm, &res)),
+        false => (sha, key),
+    };
     let exchange = http_connect::auth::Exchange {
-        hash: HashAlgorithm::Sha256,
+        hash,
         qop: Some(http_connect::auth::Qop::Auth),
         nonce: &part("nonce"),
         nc: 1,
@@ -494,6 +504,20 @@ fn a_card_answers_as_the_vectors_say() {
         assert!(s.fields().is_empty());
         assert_eq!(s.client.handle_aka(&answer), ChallengeStep::Retry);
         check_aka(&s.field(), ha1, sent_auts);
+    }
+}
+
+// spec: AKA-3.5-1
+#[test]
+fn the_proof_of_the_server_is_made_with_what_it_expects_of_the_card() {
+    for (right, verdict) in [(true, InfoVerdict::Proven), (false, InfoVerdict::Forged)] {
+        let mut s = card();
+        let more = ",qop=\"auth\",algorithm=AKAv1-MD5";
+        s.challenge(&challenge(&[&digest("ims.example.com", AKA_NONCE, more)]));
+        assert_eq!(s.client.handle_aka(&answer()), ChallengeStep::Retry);
+        let info = proof(&s.field(), right);
+        let ok = response(200, &alloc::format!("Authentication-Info: {info}\r\n"));
+        assert_eq!(s.client.accepted(&s.attempt, &ok), verdict);
     }
 }
 
