@@ -104,10 +104,10 @@ pub struct EdgeConfig {
     pub parse: ParseConfig,
     /// What is accepted before registration.
     pub unregistered_limits: Limits,
-    /// Flows at a time: 10,000.
+    /// Flows of clients at a time: 10,000.
     pub max_flows: usize,
-    /// Flows to next hops in the core that are opened from here: 64; requests that would need
-    /// another one get 503.
+    /// Flows to next hops in the core that are opened from here, and as many that the core opens:
+    /// 64 each; requests that would need another one get 503.
     pub max_core_flows: usize,
     /// Actions and events that wait for the host: 4,096. With more, messages are dropped unread
     /// and counted, and no flows accepted.
@@ -256,7 +256,7 @@ impl EdgeConfig {
             .saturating_add(limits.head)
             .saturating_mul(2);
         FIXED
-            .saturating_add(self.max_flows.saturating_mul(flow))
+            .saturating_add(self.all_flows().saturating_mul(flow))
             .saturating_add(crate::outbox::MAX_LEFT.saturating_mul(self.max_unsent))
             .saturating_add(self.max_server_transactions.saturating_mul(server))
             .saturating_add(self.max_client_transactions.saturating_mul(client))
@@ -271,10 +271,15 @@ impl EdgeConfig {
             )
     }
 
+    const fn all_flows(&self) -> usize {
+        self.max_flows
+            .saturating_add(self.max_core_flows.saturating_mul(2))
+    }
+
     /// How many events and actions wait at most: what goes on when the host takes none, ends.
     const fn event_limit(&self) -> usize {
         self.max_events
-            .saturating_add(self.max_flows.saturating_mul(3))
+            .saturating_add(self.all_flows().saturating_mul(3))
             .saturating_add(self.max_server_transactions)
     }
 

@@ -164,9 +164,7 @@ impl EdgeProxy {
         if let Some(flow) = self.core.get(&hop) {
             return Some(*flow);
         }
-        if self.flows.len() >= self.config.max_flows
-            || self.core.len() >= self.config.max_core_flows
-        {
+        if self.core.len() >= self.config.max_core_flows {
             return None;
         }
         let target = FlowTarget {

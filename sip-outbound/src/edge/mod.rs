@@ -97,6 +97,8 @@ pub struct EdgeProxy {
     by_tuple: BTreeMap<FiveTuple, FlowId>,
     /// Flows to the core that were opened from here.
     core: BTreeMap<NextHop, FlowId>,
+    /// Flows of the core side, whoever opened them.
+    core_flows: usize,
     leftovers: Leftovers,
     datagrams: VecDeque<(FiveTuple, Bytes)>,
     clients: ClientTransactions,
@@ -136,6 +138,7 @@ impl EdgeProxy {
             ready: BTreeSet::new(),
             by_tuple: BTreeMap::new(),
             core: BTreeMap::new(),
+            core_flows: 0,
             leftovers: Leftovers::default(),
             datagrams: VecDeque::new(),
             clients: ClientTransactions::new(config.timings, config.max_client_transactions, now),
@@ -160,10 +163,20 @@ impl EdgeProxy {
     /// allowed, or too many events wait: close it.
     pub fn flow_accepted(&mut self, now: Instant, at: FiveTuple, side: Side) -> Option<FlowId> {
         let now = self.clock.advance(now);
-        if self.flows.len() >= self.config.max_flows || self.is_clogged() {
+        if !self.has_room(side) || self.is_clogged() {
             return None;
         }
         Some(self.add_flow(now, side, None, Some(at)))
+    }
+
+    /// Whether one more flow may be accepted. Clients do not keep the core out, neither by flows of
+    /// their own nor by those they have opened to it.
+    fn has_room(&self, side: Side) -> bool {
+        let (all, core) = (self.flows.len(), self.core_flows);
+        match side {
+            Side::Access => all.saturating_sub(core) < self.config.max_flows,
+            Side::Core => core.saturating_sub(self.core.len()) < self.config.max_core_flows,
+        }
     }
 
     /// Whether the host takes nothing of what it is told.
@@ -192,6 +205,9 @@ impl EdgeProxy {
         self.next_flow = self.next_flow.saturating_add(1);
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
+        if side == Side::Core {
+            self.core_flows = self.core_flows.saturating_add(1);
+        }
         let mut flow = EdgeFlow::new(side, target, serial);
         if let Some(at) = at {
             flow.open(at, &self.config, now);
@@ -293,7 +309,7 @@ impl EdgeProxy {
     fn datagram_flow(&mut self, now: Instant, at: FiveTuple, message: &Message) -> Option<FlowId> {
         let known = self.by_tuple.get(&at).copied();
         known.or_else(|| {
-            let room = self.flows.len() < self.config.max_flows && !self.is_clogged();
+            let room = self.has_room(Side::Access) && !self.is_clogged();
             (room && message.is_request()).then(|| self.add_flow(now, Side::Access, None, Some(at)))
         })
     }
@@ -440,6 +456,9 @@ impl EdgeProxy {
             self.core.remove(&NextHop::of(&target.uri));
         }
         self.ready.remove(&flow);
+        if entry.side == Side::Core {
+            self.core_flows = self.core_flows.saturating_sub(1);
+        }
         let lost = path.map(|path| self.clients.path_failed(path));
         for client in lost.unwrap_or_default() {
             self.branch_failed(now, client, entry.side == Side::Access);

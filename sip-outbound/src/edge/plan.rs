@@ -196,11 +196,16 @@ impl EdgeProxy {
     }
 
     fn is_own(&self, uri: &SipUri<'_>) -> bool {
+        let mut aliases = self.config.aliases.iter();
+        if aliases.any(|alias| same_host(alias, uri.host())) {
+            // Clients know the ports that are listened on; this proxy does not.
+            return true;
+        }
         let port = match (uri.port(), self.config.port) {
             (Some(theirs), Some(ours)) => theirs == ours,
             (Some(_), None) | (None, _) => true,
         };
-        port && self.is_own_host(uri.host())
+        port && same_host(&self.config.host, uri.host())
     }
 
     /// Finds the flow a token names, if it is still there.
