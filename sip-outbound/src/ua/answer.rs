@@ -208,7 +208,11 @@ impl UserAgent {
             return;
         }
         self.fail_flow(now, flow, FlowFailure::Failed(code));
-        let Some(seconds) = retry_after else {
+        let waits = self
+            .slots
+            .get(index)
+            .is_some_and(|slot| slot.state == State::Waiting);
+        let Some(seconds) = retry_after.filter(|_| waits) else {
             return;
         };
         // The first time the proxy's word counts, 0 included; later it may only lengthen.

@@ -123,7 +123,8 @@ pub struct UserAgentConfig {
     /// Where REGISTER goes in the end: the domain, without user.
     pub registrar: UriBuf,
     /// The outbound proxy set, at most eight; each gets a flow as long as `flows` allows. The
-    /// position in this list is the reg-id.
+    /// position in this list is the reg-id. Those beyond stand in for one that fails, under its
+    /// reg-id; there is a wait only when all of them have failed.
     pub proxies: Vec<UriBuf>,
     /// How many of the proxies are used at the same time: 2.
     pub flows: usize,

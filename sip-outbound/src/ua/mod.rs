@@ -88,6 +88,8 @@ pub struct UserAgent {
     next_request: u64,
     flows: BTreeMap<FlowId, Flow>,
     slots: Vec<Slot>,
+    /// Proxies that no slot uses at present.
+    spares: VecDeque<UriBuf>,
     service_route: Vec<UriBuf>,
     clients: ClientTransactions,
     servers: ServerTransactions,
@@ -127,6 +129,7 @@ impl UserAgent {
             .zip(1..)
             .map(|(proxy, reg_id)| Slot::new(reg_id, proxy.clone(), &config, &mut rng))
             .collect();
+        let spares = config.proxies.iter().skip(config.flows).cloned().collect();
         Ok(Self {
             auth_rng: http_connect::Rng::from_seed(rng.fork()),
             rng,
@@ -136,6 +139,7 @@ impl UserAgent {
             next_request: 1,
             flows: BTreeMap::new(),
             slots,
+            spares,
             service_route: Vec::new(),
             clients: ClientTransactions::new(config.timings, config.max_transactions, now),
             servers: ServerTransactions::new(config.timings, config.max_transactions, now),

@@ -225,6 +225,7 @@ impl UserAgent {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.proven = true;
             slot.failures = 0;
+            slot.tried = 0;
         }
     }
 
@@ -280,17 +281,15 @@ impl UserAgent {
             return (reg_id, None);
         }
         slot.state = State::Waiting;
-        if core::mem::take(&mut slot.proven) || cause == FlowFailure::NetworkChanged {
+        let innocent = core::mem::take(&mut slot.proven) || cause == FlowFailure::NetworkChanged;
+        let another = !innocent && slot.try_another(&mut self.spares);
+        if innocent {
             slot.failures = 0;
-        } else {
+        } else if !another {
             slot.failures = slot.failures.saturating_add(1);
         }
-        let wait = delay(
-            &self.config.recovery,
-            slot.failures,
-            all_failed,
-            &mut self.rng,
-        );
+        let failures = if another { 0 } else { slot.failures };
+        let wait = delay(&self.config.recovery, failures, all_failed, &mut self.rng);
         if wait.is_zero() {
             self.open_slot(now, index);
         } else {

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use alloc::collections::VecDeque;
 use alloc::string::String;
 
 use stun_proto::Rng;
@@ -24,6 +25,8 @@ pub(super) struct Slot {
     pub(super) attempt: DigestAttempt,
     /// Failures in a row.
     pub(super) failures: u32,
+    /// Spare proxies that have been tried since the last wait.
+    pub(super) tried: usize,
     /// Registered, and known to be alive: the next failure is the first one again.
     pub(super) proven: bool,
     /// What the current operation asks for.
@@ -71,6 +74,7 @@ impl Slot {
             digest: DigestClient::new(config.accounts.clone(), config.digest),
             attempt: DigestAttempt::default(),
             failures: 0,
+            tried: 0,
             proven: false,
             asked: config.expires,
             brief: false,
@@ -98,6 +102,22 @@ impl Slot {
             | State::Removing(_)
             | State::Refused => None,
         }
+    }
+
+    /// Goes over to another proxy of the domain; `false` when that one has had its turn, and it is
+    /// time to wait.
+    pub(super) fn try_another(&mut self, spares: &mut VecDeque<UriBuf>) -> bool {
+        let Some(next) = spares.pop_front() else {
+            return false;
+        };
+        spares.push_back(core::mem::replace(&mut self.proxy, next));
+        let another = self.tried < spares.len();
+        self.tried = if another {
+            self.tried.saturating_add(1)
+        } else {
+            0
+        };
+        another
     }
 
     pub(super) const fn flow(&self) -> Option<FlowId> {

@@ -568,3 +568,54 @@ fn ten_thousand_clients_do_not_come_back_together() {
         assert!((900..=1800).contains(&wait));
     }
 }
+
+// spec: MEM-5.1.1.2-4
+#[test]
+fn another_proxy_is_tried_before_there_is_a_wait() {
+    let mut config = config(4);
+    config.flows = 2;
+    config.keep_alive.stream = Duration::from_secs(3000);
+    config.keep_alive.cap = Duration::from_secs(3000);
+    let mut bench = bench(config);
+    let flows = bench.start();
+    bench.accept(&[]);
+    let (flow, mut request) = bench.next_request();
+    assert_eq!(flow, flows[1]);
+    bench.events.clear();
+    // The second registration: refused for now by one proxy after the other.
+    let (mut from, mut hosts) = (flow, Vec::new());
+    for code in [500, 504] {
+        bench.answer(from, &request, code, &[]);
+        assert_eq!(bench.failure().unwrap().1, Some(Duration::ZERO));
+        let target = bench.actions.iter().find_map(|action| match action {
+            FlowAction::OpenFlow { target, .. } => Some(String::from(target.verify_name())),
+            _ => None,
+        });
+        hosts.push(target.unwrap());
+        from = bench.open()[0];
+        request = bench.next_request().1;
+        let contact = request.contacts(&Limits::DEFAULT).next().unwrap().unwrap();
+        assert_eq!(contact.reg_id(), Some(2));
+        assert!(
+            request
+                .only(Name::ROUTE)
+                .unwrap()
+                .contains(hosts.last().unwrap())
+        );
+    }
+    assert_eq!(hosts, ["ep3.example.com", "ep4.example.com"]);
+    // No answer at all from the last one: now it is time to wait.
+    bench.run_for(32_000);
+    let (cause, wait) = bench.failure().unwrap();
+    assert_eq!(cause, FlowFailure::TimedOut);
+    let wait = wait.unwrap().as_secs();
+    assert!((90..=180).contains(&wait), "{wait}");
+    bench.sent.clear();
+    bench.run_for(wait * 1000 + 1000);
+    let again = bench.open();
+    assert!(bench.next().1.only(Name::ROUTE).unwrap().contains("ep2"));
+    // The one that could not be opened is no different.
+    bench.ua.flow_failed(bench.now, again[0]);
+    bench.drain();
+    assert_eq!(bench.failure().unwrap().1, Some(Duration::ZERO));
+}
