@@ -22,7 +22,7 @@ use http_connect::auth::Algorithm;
 use ims_traversal::pcscf::{CoreHop, HomeConfig, HttpPolicy, Listener, PcscfEvent, ServiceConfig};
 use rustls::server::ServerSessionMemoryCache;
 use serde_json::{Value, json};
-use sip_outbound::{RegistrarConfig, ServiceRouteCheck};
+use sip_outbound::{EdgeSecAgree, RegistrarConfig, SecMechanisms, ServiceRouteCheck};
 use stun_proto::Transport;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +45,14 @@ enum RouteArg {
     Off,
     Refuse,
     Replace,
+}
+
+/// Which clients agree on a security mechanism.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AgreeArg {
+    Off,
+    Offered,
+    Required,
 }
 
 /// Which challenges the registrar here makes.
@@ -114,6 +122,13 @@ struct Args {
     /// registrar gave it.
     #[arg(long, value_enum, default_value = "replace")]
     service_route: RouteArg,
+    /// Seconds a client behind a NAT that sends no keep-alives is told its registration lasts, so
+    /// that its refreshes hold the NAT open; 0 tells what was granted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    nat_expires: u32,
+    /// Agrees on TLS as the security mechanism with clients that ask for it (RFC 3329).
+    #[arg(long, value_enum, default_value = "off")]
+    sec_agree: AgreeArg,
     /// Takes registrations of clients without Path as well.
     #[arg(long)]
     without_path: bool,
@@ -272,7 +287,6 @@ fn config(args: &Args, core: SocketAddr) -> Result<ServiceConfig> {
     config.max_unsent = args.max_unsent;
     config.shutdown_spread = Duration::from_secs(args.drain);
     let edge = &mut config.edge;
-    edge.port = Some(core.port()).filter(|port| *port != 5060);
     edge.aliases.clone_from(&args.alias);
     edge.flow_timer = Some(args.flow_timer).filter(|seconds| *seconds > 0);
     edge.flow_grace = Duration::from_secs(args.flow_grace);
@@ -281,7 +295,15 @@ fn config(args: &Args, core: SocketAddr) -> Result<ServiceConfig> {
     edge.max_flows = args.max_connections;
     edge.max_server_transactions = args.max_transactions;
     edge.max_client_transactions = args.max_transactions;
+    edge.sec_agree = match args.sec_agree {
+        AgreeArg::Off => None,
+        agree => Some(EdgeSecAgree {
+            mechanisms: SecMechanisms::parse("tls;q=0.1")?,
+            required: matches!(agree, AgreeArg::Required),
+        }),
+    };
     if let Some(pcscf) = &mut edge.pcscf {
+        pcscf.nat_expires = Some(args.nat_expires).filter(|seconds| *seconds > 0);
         pcscf.service_route = match args.service_route {
             RouteArg::Off => ServiceRouteCheck::Off,
             RouteArg::Refuse => ServiceRouteCheck::Refuse,

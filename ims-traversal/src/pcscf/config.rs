@@ -87,7 +87,8 @@ impl HomeConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
-    /// The edge proxy: names, flow timer, gate, limits of messages and transactions.
+    /// The edge proxy: names, flow timer, gate, limits of messages and transactions. Its port is
+    /// that of the core socket, unless given.
     pub edge: EdgeConfig,
     /// Serves domains here.
     pub home: Option<HomeConfig>,

@@ -146,6 +146,10 @@ impl Pcscf {
         now: Instant,
     ) -> Result<Self, ServiceConfigError> {
         config.check()?;
+        // Registrars come to this port, clients to others.
+        let port = config.core_socket.port();
+        config.edge.port = config.edge.port.or((port != 5060).then_some(port));
+        config.edge.aliases.push(config.edge.host.clone());
         // Whatever waits is pulled out of it at once.
         config.edge.max_unsent = config.edge.max_unsent.max(config.max_unsent);
         let mut rng = Rng::from_seed(seed);

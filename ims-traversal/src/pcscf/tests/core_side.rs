@@ -229,3 +229,24 @@ fn a_registrar_may_open_connections_itself() {
     world.input(core, &message(&path));
     assert!(world.output(conn).starts_with("MESSAGE "));
 }
+
+#[test]
+fn clients_call_it_by_the_port_they_came_to() {
+    let mut config = hop_config(Transport::Udp);
+    config.core_socket.set_port(5070);
+    let mut world = World::new(config);
+    let conn = world.connect(Listener::Tcp).unwrap();
+    for name in ["203.0.113.40:80", "203.0.113.40", "pcscf.example.com:443"] {
+        let text = std::format!(
+            "REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.2;branch=z9hG4bK{name}\r\nRoute: <sip:{name};lr>\r\n\
+             From: <sip:alice@{DOMAIN}>;tag=1\r\nTo: <sip:alice@{DOMAIN}>\r\nCall-ID: x\r\nCSeq: 1 REGISTER\r\n\
+             Contact: <sip:alice@10.0.0.2>\r\nSupported: path\r\nContent-Length: 0\r\n\r\n"
+        );
+        world.input(conn, text.as_bytes());
+        let (_, bytes) = world.datagrams.pop().unwrap();
+        let sent = checked(&bytes);
+        assert!(!sent.has(Name::ROUTE));
+        let path = sent.only(Name::PATH).unwrap();
+        assert!(path.ends_with("@203.0.113.40:5070;lr>"), "{path}");
+    }
+}
