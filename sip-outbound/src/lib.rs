@@ -131,8 +131,8 @@ pub use transaction::{
 pub use ua::{
     ConfigError, Dialog, DialogError, FlowAction, FlowFailure, FlowId, FlowTarget, InstanceId,
     KeepAlive, MAX_TRANSMIT, NewRequest, NextHop, Profile, Recovery, Refusal, Registration,
-    RequestError, RequestFailure, RequestId, SecAgree, UserAgent, UserAgentConfig, UserAgentEvent,
-    WithoutOutbound,
+    RegistrationEnd, RequestError, RequestFailure, RequestId, SecAgree, UserAgent, UserAgentConfig,
+    UserAgentEvent, WithoutOutbound,
 };
 // The edge proxy.
 pub use edge::{

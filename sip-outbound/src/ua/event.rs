@@ -125,9 +125,24 @@ pub enum Refusal {
     /// No security mechanism was agreed on with the edge proxy.
     #[error("security agreement: {0}")]
     SecAgree(SecAgreeError),
+    /// The network has ended the registration, see [`RegistrationEnd::Rejected`].
+    #[error("ended by the network")]
+    Ended,
     /// Min-Expires makes no sense.
     #[error("contradictory Min-Expires")]
     MinExpires,
+}
+
+/// What has become of a registration, as the registrar says to those who subscribe to the event
+/// package `reg` (RFC 3680). Reading the body of its NOTIFY is the application's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistrationEnd {
+    /// `deactivated` or `expired`: to be made anew at once.
+    Deactivated,
+    /// `probation`: to be made anew after this time.
+    Probation(Duration),
+    /// `rejected` or `unregistered`: for good.
+    Rejected,
 }
 
 /// What the registrar granted.

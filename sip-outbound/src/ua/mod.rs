@@ -30,8 +30,8 @@ pub use config::{
 pub use dialog::{Dialog, DialogError};
 pub use draft::{NewRequest, NextHop, RequestError};
 pub use event::{
-    FlowAction, FlowFailure, FlowId, FlowTarget, Refusal, Registration, RequestFailure, RequestId,
-    UserAgentEvent,
+    FlowAction, FlowFailure, FlowId, FlowTarget, Refusal, Registration, RegistrationEnd,
+    RequestFailure, RequestId, UserAgentEvent,
 };
 
 use crate::Instant;

@@ -12,8 +12,8 @@ use super::flow::Purpose;
 use super::idle::Idle;
 use super::slot::{Slot, State};
 use super::{
-    FlowFailure, FlowId, FlowTarget, Phase, Profile, Refusal, SecAgree, Timer, UserAgent,
-    UserAgentEvent,
+    FlowFailure, FlowId, FlowTarget, Phase, Profile, Refusal, RegistrationEnd, SecAgree, Timer,
+    UserAgent, UserAgentEvent,
 };
 use crate::Instant;
 use crate::digest::empty_authorization;
@@ -69,6 +69,50 @@ impl UserAgent {
             }
         }
         self.settle(now);
+    }
+
+    /// The registrar says, in answer to a subscription of the application, that a registration has
+    /// ended. `false` when there is none to end: it is being made, or is over.
+    pub fn registration_ended(&mut self, now: Instant, reg_id: u32, end: RegistrationEnd) -> bool {
+        let now = self.clock.advance(now);
+        let mut slots = self.slots.iter().enumerate();
+        let found = slots.find_map(|(at, slot)| {
+            let flow = slot.registered_flow().filter(|_| slot.reg_id == reg_id)?;
+            Some((at, flow))
+        });
+        let Some((index, flow)) = found else {
+            return false;
+        };
+        match end {
+            RegistrationEnd::Deactivated => self.register_anew(now, index, flow),
+            RegistrationEnd::Probation(wait) => {
+                self.leave_flow(index, flow);
+                if let Some(slot) = self.slots.get_mut(index) {
+                    slot.state = State::Waiting;
+                }
+                self.timers.arm(Timer::Retry(index), now, wait);
+            }
+            RegistrationEnd::Rejected => self.refuse_slot(index, Refusal::Ended),
+        }
+        self.settle(now);
+        true
+    }
+
+    /// Makes a binding again over the flow that had it.
+    fn register_anew(&mut self, now: Instant, index: usize, flow: FlowId) {
+        let expires = self.config.expires;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        // A refresh that is under way does it as well.
+        if slot.state != State::Registered(flow) {
+            return;
+        }
+        slot.state = State::Registering(flow);
+        slot.attempt.restart();
+        slot.asked = expires;
+        self.disarm_slot(index);
+        self.register(now, index);
     }
 
     /// The registration a flow is for; none of a flow to another next hop.

@@ -19,7 +19,7 @@ fn masked(request: &Request) -> String {
     text
 }
 
-// spec: SIP-8.1.1-1, SIP-8.1.1-3, OUT-4.2.1-6, OUT-4.2.1-7, RPT-3-1, KEEP-4.3-1, SIP-10.2-1, OUT-4.1-3, GRUU-4.1-1, PATH-5.1-1
+// spec: F-2.1-1, K-2.1-1, SIP-8.1.1-1, SIP-8.1.1-3, OUT-4.2.1-6, OUT-4.2.1-7, RPT-3-1, KEEP-4.3-1, SIP-10.2-1, OUT-4.1-3, GRUU-4.1-1, PATH-5.1-1
 #[test]
 fn register_as_it_is_sent() {
     let mut bench = bench(config(1));
@@ -553,4 +553,56 @@ fn a_card_is_asked_through_the_host() {
             .unwrap()
             .contains("response=\"\"")
     );
+}
+
+// spec: MEM-5.1.1.3-1
+#[test]
+fn the_network_may_end_a_registration() {
+    let (mut bench, flows) = Bench::registered(config(2), &[]);
+    let end = |bench: &mut Bench, reg_id, end| {
+        let known = bench.ua.registration_ended(bench.now, reg_id, end);
+        bench.drain();
+        known
+    };
+    // Deactivated: anew, at once, over the same flow.
+    assert!(end(&mut bench, 1, RegistrationEnd::Deactivated));
+    let (flow, register) = bench.next_request();
+    let contact = register.contacts(&Limits::DEFAULT).next().unwrap().unwrap();
+    assert_eq!(
+        (flow, contact.reg_id(), contact.expires()),
+        (flows[0], Some(1), Some(3600))
+    );
+    assert_eq!(register.cseq_number(), 2);
+    // There is nothing to end while it is being made.
+    assert!(!end(&mut bench, 1, RegistrationEnd::Rejected));
+    bench.answer(
+        flow,
+        &register,
+        200,
+        &[
+            ("Contact", register.only(Name::CONTACT).unwrap()),
+            ("Require", "outbound"),
+        ],
+    );
+    assert_eq!(bench.kinds(), "Registered");
+    // On probation: after the time that was named.
+    assert!(end(
+        &mut bench,
+        1,
+        RegistrationEnd::Probation(Duration::from_secs(77))
+    ));
+    assert!(bench.closed(flows[0]));
+    bench.actions.clear();
+    bench.run_for(76_999);
+    assert!(bench.actions.is_empty());
+    bench.run_for(1);
+    assert_eq!(bench.open().len(), 1);
+    bench.accept(&[]);
+    bench.kinds();
+    // Rejected: for good.
+    assert!(end(&mut bench, 2, RegistrationEnd::Rejected));
+    assert_eq!(bench.refusal(), Some(Refusal::Ended));
+    assert!(bench.closed(flows[1]));
+    assert!(!end(&mut bench, 2, RegistrationEnd::Deactivated));
+    assert!(!end(&mut bench, 3, RegistrationEnd::Deactivated));
 }
