@@ -312,12 +312,12 @@ impl UserAgent {
             (Err(_), Keep::Absent | Keep::Offered) => outbound.then_some(None),
         };
         let bound = asked.map(|asked| self.keep_alive_bound(flow, asked, datagram));
-        match bound {
-            Some(bound) => self.schedule_ping(now, flow, bound),
-            None => self.stop_pings(flow),
-        }
         if let Some(slot) = self.slots.get_mut(index) {
             slot.bound = bound;
+        }
+        match self.keep_bound(flow) {
+            Some(bound) => self.schedule_ping(now, flow, bound),
+            None => self.stop_pings(flow),
         }
         bound
     }

@@ -13,7 +13,7 @@ use super::flow::Purpose;
 use super::registration::loose;
 use super::request::Pending;
 use super::{FlowId, UserAgent};
-use crate::wire::{BuildError, Builder, Method, Name, Request, UriBuf};
+use crate::wire::{BuildError, Builder, Key, Method, Name, Request, UriBuf};
 
 /// Where a request goes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,10 +176,14 @@ impl UserAgent {
 
     pub(super) fn write_request(&mut self, pending: &mut Pending) -> Result<Request, RequestError> {
         let flow = pending.flow;
-        let via = self.new_via(flow, false).ok_or(RequestError::NoFlow)?;
         let draft = &pending.draft;
+        let keep = self.offers_keep(flow, &draft.method, &draft.call_id);
+        let via = self.new_via(flow, keep).ok_or(RequestError::NoFlow)?;
         let dialog = draft.method.forms_dialog() || draft.method == Method::UPDATE;
-        let contact = self.contact_uri(flow, true).filter(|_| dialog);
+        let is_contact =
+            |(name, _): &(String, String)| Key::from(name.as_str()) == Name::CONTACT.into();
+        let own = dialog && !draft.headers.iter().any(is_contact);
+        let contact = self.contact_uri(flow, true).filter(|_| own);
         let mut builder = Builder::request(&draft.method, &draft.uri).header(Name::VIA, via);
         for route in &draft.routes {
             builder = builder.header(Name::ROUTE, route);

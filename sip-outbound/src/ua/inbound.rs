@@ -205,6 +205,9 @@ impl UserAgent {
         } else {
             None
         };
+        if *method == Method::BYE {
+            self.dialog_over(request.call_id());
+        }
         match refusal.map(|refusal| refusal.finish(b"")) {
             Some(Ok(message)) => {
                 let _ = self.servers.respond(now, id, &message);

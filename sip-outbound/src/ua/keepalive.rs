@@ -99,7 +99,7 @@ impl UserAgent {
             }
         }
         // From ping to ping, however long the pong takes.
-        if let Some(bound) = self.slot_bound(flow) {
+        if let Some(bound) = self.keep_bound(flow) {
             self.schedule_ping(now, flow, bound);
         }
     }
@@ -135,8 +135,11 @@ impl UserAgent {
         open.ping = Ping::None;
         open.quiet = None;
         self.timers.disarm(Timer::Pong(flow));
+        if self.keep_bound(flow).is_some() && self.is_ping_due(flow) {
+            self.send_ping(now, flow);
+        }
         if let Some(Purpose::Slot(slot)) = self.flows.get(&flow).map(|flow| flow.purpose) {
-            self.slot_alive(now, slot, flow);
+            self.slot_alive(slot, flow);
         }
     }
 

@@ -6,6 +6,7 @@ mod answer;
 mod backoff;
 mod config;
 mod dialog;
+mod dialog_keep;
 mod draft;
 mod event;
 mod flow;
@@ -42,6 +43,7 @@ use crate::transaction::{
     ClientEvent, ClientId, ClientTransactions, Outgoing, ServerEvent, ServerId, ServerTransactions,
 };
 use crate::wire::{Message, ParseConfig, UriBuf};
+use dialog_keep::DialogKeeps;
 use flow::{Flow, Link, Open, Ping, Purpose};
 use inbound::AcceptedCalls;
 use request::Pending;
@@ -99,6 +101,7 @@ pub struct UserAgent {
     requests: BTreeMap<RequestId, Pending>,
     by_client: BTreeMap<ClientId, RequestId>,
     accepted: AcceptedCalls,
+    dialog_keeps: DialogKeeps,
     leftovers: Leftovers,
     actions: VecDeque<FlowAction>,
     events: VecDeque<UserAgentEvent>,
@@ -147,6 +150,7 @@ impl UserAgent {
             requests: BTreeMap::new(),
             by_client: BTreeMap::new(),
             accepted: AcceptedCalls::default(),
+            dialog_keeps: DialogKeeps::default(),
             leftovers: Leftovers::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -436,6 +440,7 @@ impl UserAgent {
 
     fn close_flow(&mut self, flow: FlowId) -> Option<Flow> {
         let entry = self.flows.remove(&flow)?;
+        self.dialog_keeps.flow_lost(flow);
         for timer in [
             Timer::KeepAlive(flow),
             Timer::Pong(flow),

@@ -244,24 +244,10 @@ impl UserAgent {
     }
 
     /// A pong came.
-    pub(super) fn slot_alive(&mut self, now: Instant, index: usize, flow: FlowId) {
-        let Some(slot) = self.slots.get(index) else {
-            return;
-        };
-        let registered = slot.registered_flow() == Some(flow);
-        if slot.bound.is_some() && self.is_ping_due(flow) {
-            self.send_ping(now, flow);
-        }
-        if registered {
+    pub(super) fn slot_alive(&mut self, index: usize, flow: FlowId) {
+        let slot = self.slots.get(index);
+        if slot.is_some_and(|slot| slot.registered_flow() == Some(flow)) {
             self.slot_proven(index);
-        }
-    }
-
-    /// The longest interval between pings on a flow; none when there are to be no pings.
-    pub(super) fn slot_bound(&self, flow: FlowId) -> Option<Duration> {
-        match self.flows.get(&flow)?.purpose {
-            Purpose::Slot(index) => self.slots.get(index)?.bound,
-            Purpose::Extra => None,
         }
     }
 

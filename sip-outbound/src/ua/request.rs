@@ -345,6 +345,7 @@ impl UserAgent {
         } else {
             None
         };
+        self.dialog_answered(now, flow, &response);
         let invite_success = code.is_success() && *response.method() == Method::INVITE;
         if !code.is_provisional() {
             self.note_accepted(flow, request, &response);

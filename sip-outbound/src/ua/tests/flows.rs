@@ -1,6 +1,7 @@
 //! Keep-alives, the death of flows, and how they come back.
 
 use super::*;
+use crate::wire::Response;
 
 /// Runs until a ping goes out; how long that took, in ms.
 fn next_ping(bench: &mut Bench) -> u64 {
@@ -618,4 +619,134 @@ fn another_proxy_is_tried_before_there_is_a_wait() {
     bench.ua.flow_failed(bench.now, again[0]);
     bench.drain();
     assert_eq!(bench.failure().unwrap().1, Some(Duration::ZERO));
+}
+
+/// A user agent with a flow of its own to a peer, and an INVITE over it.
+fn call_over_extra(keep_alive: u64) -> (Bench, FlowId, Request) {
+    let mut config = config(1);
+    // The registered flow stays out of the way.
+    config.keep_alive.stream = Duration::from_secs(keep_alive);
+    config.keep_alive.cap = Duration::from_secs(keep_alive);
+    let (mut bench, _) = Bench::registered(config, &[]);
+    let mut invite = NewRequest::new(Method::INVITE, "sip:bob@peer2.example.com");
+    invite.next_hop = NextHop::Resolved {
+        uri: uri("sips:pr2.example.com"),
+        address: (Transport::Tls, SocketAddr::from(([203, 0, 113, 2], 443))),
+    };
+    bench.ua.request(bench.now, invite).unwrap();
+    let flow = bench.open()[0];
+    let (on, invite) = bench.next_request();
+    assert_eq!(on, flow);
+    (bench, flow, invite)
+}
+
+/// A response with this `keep` parameter in its Via.
+fn answer_keep(
+    bench: &mut Bench,
+    flow: FlowId,
+    request: &Request,
+    code: u16,
+    keep: &str,
+) -> Response {
+    let code = StatusCode::new(code).unwrap();
+    let answer = Builder::reply(request, code, Some("far"))
+        .header(Name::CONTACT, "<sip:bob@192.0.2.9>")
+        .finish(b"")
+        .unwrap();
+    let text = String::from_utf8(answer.as_bytes().to_vec()).unwrap();
+    let text = text.replacen(";keep\r\n", &alloc::format!("{keep}\r\n"), 1);
+    bench.input(flow, text.as_bytes());
+    let message = Message::parse(text.as_bytes(), &Default::default()).unwrap();
+    Response::check(message, &Limits::DEFAULT).unwrap()
+}
+
+// spec: KEEP-4.2.3-1, KEEP-4.3-1, KEEP-4.3-2, OUT-4.4-3
+#[test]
+fn keep_alives_of_a_dialog_last_as_long_as_it_does() {
+    for ended_by in ["BYE of ours", "BYE of theirs", "481", "the application"] {
+        let (mut bench, flow, invite) = call_over_extra(3000);
+        assert!(invite.only(Name::VIA).unwrap().ends_with(";keep"));
+        answer_keep(&mut bench, flow, &invite, 180, ";keep=30");
+        let ok = answer_keep(&mut bench, flow, &invite, 200, ";keep=30");
+        let Some(UserAgentEvent::Response { request, .. }) = bench.events.last().cloned() else {
+            panic!()
+        };
+        bench.events.clear();
+        let mut dialog = Dialog::caller(flow, &invite, &ok).unwrap();
+        bench.ua.ack(bench.now, &dialog, request, &[], b"").unwrap();
+        bench.drain();
+        // Neither the ACK nor a second INVITE ask again.
+        assert!(!bench.next().1.only(Name::VIA).unwrap().contains("keep"));
+        let again = bench.ua.request_in_dialog(
+            bench.now,
+            &mut dialog,
+            Method::INVITE,
+            Vec::new(),
+            Default::default(),
+        );
+        again.unwrap();
+        bench.drain();
+        let (_, second) = bench.next_request();
+        assert!(!second.only(Name::VIA).unwrap().contains("keep"));
+        bench.answer(flow, &second, 488, &[]);
+        bench.sent.clear();
+        for _ in 0..5 {
+            let gap = next_ping(&mut bench);
+            assert!((24_000..=30_000).contains(&gap), "{gap}");
+            bench.input(flow, b"\r\n");
+        }
+        match ended_by {
+            "BYE of theirs" => {
+                let bye = alloc::format!(
+                    "BYE sip:alice@10.7.0.9 SIP/2.0\r\nVia: SIP/2.0/TLS x;branch=z9hG4bKbye\r\nFrom: <sip:b@c>;tag=far\r\n\
+                     To: <sip:a@b>;tag=1\r\nCall-ID: {}\r\nCSeq: 1 BYE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
+                    invite.call_id()
+                );
+                bench.input(flow, bye.as_bytes());
+            }
+            "the application" => bench.ua.dialog_ended(&dialog),
+            other => {
+                let (method, code) = if other == "481" {
+                    (Method::INFO, 481)
+                } else {
+                    (Method::BYE, 200)
+                };
+                let sent = bench.ua.request_in_dialog(
+                    bench.now,
+                    &mut dialog,
+                    method,
+                    Vec::new(),
+                    Default::default(),
+                );
+                sent.unwrap();
+                bench.drain();
+                let (_, request) = bench.next_request();
+                bench.answer(flow, &request, code, &[]);
+            }
+        }
+        bench.sent.clear();
+        bench.run_for(100_000);
+        assert!(
+            bench.sent.iter().all(|(_, bytes)| bytes != b"\r\n\r\n"),
+            "{ended_by}"
+        );
+        assert!(!bench.closed(flow));
+    }
+}
+
+// spec: KEEP-4.3-2, KEEP-4.2.3-1
+#[test]
+fn a_dialog_without_an_answer_to_keep_gets_no_pings() {
+    for keep in [";keep", ""] {
+        let (mut bench, flow, invite) = call_over_extra(3000);
+        answer_keep(&mut bench, flow, &invite, 200, keep);
+        bench.run_for(100_000);
+        assert!(bench.sent.iter().all(|(_, bytes)| bytes != b"\r\n\r\n"));
+    }
+    // Where the registration keeps the flow alive there is nothing to ask for.
+    let (mut bench, _) = Bench::registered(config(1), &[]);
+    let invite = NewRequest::new(Method::INVITE, "sip:bob@example.com");
+    bench.ua.request(bench.now, invite).unwrap();
+    bench.drain();
+    assert!(!bench.next().1.only(Name::VIA).unwrap().contains("keep"));
 }
