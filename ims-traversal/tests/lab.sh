@@ -195,6 +195,7 @@ if up fw443; then
 	# Nonces live 60 s: the allocation is given back with another one.
 	turn "a nonce that has grown old" '"type":"done","echoed":75,.*"closed":true' turns:turn.lab.test:443 $user \
 		--peer "$LAB_PEER_IP:3480" --messages 75 --interval 1000 --timeout 90
+	own_behind --hold 8
 fi
 if up proxy; then
 	auth=${LAB_PROXY_USER}:${LAB_PROXY_PASSWORD}
@@ -221,9 +222,12 @@ if up proxy; then
 		--proxy "http://$LAB_PROXY_DIGEST_IP:$port"
 	refused "proxy forbids the port" "status 403" --turn "turn:turn.lab.test:3478?transport=tcp" $user \
 		--proxy "http://$LAB_PROXY_OPEN_IP:$port"
+	own_behind --proxy "$LAB_PROXY_OPEN_IP:$port" --hold 8
+	own_behind --proxy "$LAB_TINYPROXY_IP:$port" --proxy-user "$auth"
 fi
 if up idle; then
 	pair "silent flows are forgotten: kept alive for 30 s" relay "$turn_443 --messages 1500 --timeout 60" "--messages 10 --timeout 60 --linger 40"
+	own_behind --hold 20
 fi
 
 # Our servers, other people's clients.

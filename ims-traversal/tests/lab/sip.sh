@@ -115,3 +115,156 @@ own_reloads() {
 	out=$(probe carol 2>&1)
 	report "own registrar: a broken file changes nothing" $? "$out"
 }
+
+# own_behind ARGS...: the laboratory's client reaches our P-CSCF from behind this variant's firewall.
+own_behind() {
+	case " ${LAB_ONLY:-own} " in *" own "*) ;; *) return ;; esac
+	pcscf_up --registrar "$LAB_SIP_DOMAIN=$LAB_REGISTRAR_IP:5060" --flow-timer 5
+	out=$(probe alice "$@" 2>&1)
+	report "own pcscf, $LAB_VARIANT: register $*" $? "$out"
+	pcscf_down
+}
+
+# The UE: at the laboratory's P-CSCF unless $at says otherwise.
+ue_words() { # ue_words USER [DOMAIN]
+	printf -- '--pcscf %s --aor sip:%s@%s --username %s --password %s --ca %s --json' \
+		"${at:-sips:pcscf.lab.test:443}" "$1" "${2:-$LAB_SIP_DOMAIN}" "$1" "$1-secret" "$LAB_CA"
+}
+
+ue_turn="--turn turns:turn.lab.test:443 --turn-user ue --turn-password ue-secret"
+
+# ue NAME COMMAND USER DOMAIN ARGS...: a UE that must succeed.
+ue() {
+	local name="$LAB_VARIANT: ue, $1" command=$2 words
+	words=$(ue_words "$3" "$4")
+	shift 4
+	out=$(timeout 100 "$lab" exec ue "$BIN/ue" $command $words "$@" 2>&1)
+	report "$name" $? "$out"
+}
+
+# ue_fails NAME PATTERN USER DOMAIN ARGS...: a UE that must not register, and say why.
+ue_fails() {
+	local name="$LAB_VARIANT: ue, $1" pattern=$2 words code
+	words=$(ue_words "$3" "$4")
+	shift 4
+	out=$(timeout 100 "$lab" exec ue "$BIN/ue" register $words "$@" 2>&1)
+	code=$?
+	[ $code -ne 0 ] && printf '%s' "$out" | tail -n 1 | grep -qi -- "$pattern"
+	report "$name" $? "exit code $code: $out"
+}
+
+# ue_registers ARGS...: at both registrars.
+ue_registers() {
+	ue "register, MD5 $*" register alice "$LAB_SIP_DOMAIN" "$@"
+	ue "register, SHA-256 $*" register alice "$LAB_SIP_DOMAIN256" "$@"
+}
+
+# ue_listens USER NAMESPACE ARGS...: a UE in the background that takes one call: $listener,
+# $work/listener.log. Returns when it has registered.
+ue_listens() {
+	local words namespace=$2
+	words=$(ue_words "$1")
+	shift 2
+	timeout 100 ip netns exec "$LAB_NS-$namespace" "$BIN/ue" listen $words "$@" >"$work/listener.log" 2>&1 &
+	listener=$!
+	wait_for 30 "$work/listener.log" '"type":"registered"'
+}
+
+# ue_is_called ARGS...: by the party without ICE, down its flow. That one hangs up after some time.
+ue_is_called() {
+	local code
+	ue_listens alice ue "$@"
+	printf 'SEQUENTIAL\n%s;\n' "$LAB_SIP_DOMAIN" >"$work/domain.csv"
+	out=$(timeout 60 "$lab" exec peer sipp -sf "$LAB/sipp/call.xml" -inf "$work/domain.csv" -m 1 -nostdin -rtp_echo \
+		-i "$LAB_PEER_IP" -mi "$LAB_PEER_IP" -p 5070 -s alice "$LAB_REGISTRAR_IP:5060" 2>&1)
+	code=$?
+	wait "$listener" || code=1
+	report "$LAB_VARIANT: ue, called by sipp $*" $code "$(cat "$work/listener.log")"
+}
+
+# ue_pair NAME NAMESPACE "ARGS OF BOB" ARGS OF ALICE...: alice in ue calls bob.
+ue_pair() {
+	local name="$LAB_VARIANT: ue, $1" words code
+	ue_listens bob "$2" $3
+	words=$(ue_words alice)
+	shift 3
+	out=$(timeout 100 "$lab" exec ue "$BIN/ue" call "sip:bob@$LAB_SIP_DOMAIN" $words "$@" 2>&1)
+	code=$?
+	wait "$listener" || code=1
+	report "$name" $code "$out
+$(tail -n 4 "$work/listener.log")"
+}
+
+# ue_recovers NAME COMMAND...: a UE whose way or server is gone for a while registers again. It waits
+# for a pong for 10 s at most after at most 20 s (Flow-Timer), and then at most 60 s (RFC 5626
+# section 4.5).
+ue_recovers() {
+	local name="$LAB_VARIANT: ue, registers again after $1" words agent code
+	shift
+	words=$(ue_words alice)
+	timeout 200 "$lab" exec ue "$BIN/ue" register $words --duration 180 >"$work/recovery.log" 2>&1 &
+	agent=$!
+	wait_for 20 "$work/recovery.log" '"type":"registered"'
+	# A flow that has not been proven by a pong does not count as one that has worked.
+	sleep 3
+	"$@" >/dev/null 2>&1
+	wait_for 110 "$work/recovery.log" '"type":"registered"' 2
+	code=$?
+	kill -INT "$agent" 2>/dev/null
+	wait "$agent" 2>/dev/null
+	report "$name" $code "$(cat "$work/recovery.log")"
+}
+
+cut_for() { # cut_for COMMAND SECONDS
+	"$lab" "$1"
+	sleep "$2"
+	"$lab" heal
+}
+
+sip_open() {
+	ue_registers
+	ue_registers --proxy-weak-auth
+	ue_fails "wrong password" "password\|refused\|401" alice "$LAB_SIP_DOMAIN" --password wrong
+	ue "call, by the media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN"
+	ue_pair "calls a UE" far ""
+}
+
+sip_fw443() {
+	ue_registers
+	ue "call over TURN, by the media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN" $ue_turn
+	ue_is_called $ue_turn
+	ue_pair "calls a UE over TURN" far "$ue_turn --relay-only" $ue_turn
+	ue_recovers "a cut" cut_for cut 40
+	ue_recovers "a reset" cut_for cut-rst 5
+	ue_recovers "a restart of the P-CSCF" "$lab" restart pcscf
+}
+
+sip_proxy() {
+	local auth=$LAB_PROXY_USER:$LAB_PROXY_PASSWORD proxy
+	for proxy in "$auth@$LAB_PROXY_IP" "$LAB_PROXY_OPEN_IP" "$auth@$LAB_PROXY_DIGEST_IP" "$auth@$LAB_PROXY_BASIC_IP" \
+		"$auth@$LAB_TINYPROXY_IP"; do
+		ue_registers --proxy "http://$proxy:$LAB_PROXY_PORT" --proxy-weak-auth
+	done
+	proxy="--proxy http://$auth@$LAB_PROXY_IP:$LAB_PROXY_PORT --proxy-weak-auth"
+	ue "call over TURN through squid, by the media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN" \
+		$ue_turn $proxy
+	ue_is_called $ue_turn $proxy
+	ue_pair "calls a UE over TURN through squid" far "" $ue_turn $proxy
+}
+
+sip_idle() {
+	ue "a flow that would be forgotten is kept alive" register alice "$LAB_SIP_DOMAIN" --duration 40
+}
+
+# own_ues: our UEs at our P-CSCF and registrar.
+own_ues() {
+	local at="sips:own2.lab.test:443"
+	printf '%s\n' alice:alice-secret bob:bob-secret >"$work/users"
+	pcscf_up --domain "$LAB_SIP_DOMAIN" --users "$work/users"
+	ue "register at our own P-CSCF" register alice "$LAB_SIP_DOMAIN"
+	ue_pair "calls a UE at our own P-CSCF" far ""
+	pcscf_down
+	pcscf_up --registrar "$LAB_SIP_DOMAIN=$LAB_REGISTRAR_IP:5060"
+	ue "call without a media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN"
+	pcscf_down
+}

@@ -17,7 +17,7 @@ enum Op {
     Close(usize),
     Datagram(bool, Vec<usize>),
     Connected(usize, bool),
-    Key(bool),
+    Key,
     User(bool),
     Stick(usize),
     Read(usize, usize),
@@ -80,7 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => at.clone().prop_map(Op::Close),
         2 => (any::<bool>(), lines()).prop_map(|(known, lines)| Op::Datagram(known, lines)),
         1 => (at.clone(), any::<bool>()).prop_map(|(at, good)| Op::Connected(at, good)),
-        1 => any::<bool>().prop_map(Op::Key),
+        1 => Just(Op::Key),
         1 => any::<bool>().prop_map(Op::User),
         1 => at.clone().prop_map(Op::Stick),
         1 => (at, 0..64_usize).prop_map(|(at, size)| Op::Read(at, size)),
@@ -176,7 +176,7 @@ impl Host {
                     self.pcscf.connection_failed(now, conn);
                 }
             }
-            Op::Key(_) => {
+            Op::Key => {
                 if let Some(ticket) = self.keys.pop() {
                     pcscf.key_found(now, ticket, &KeyAnswer::Unknown);
                 }
