@@ -117,7 +117,7 @@ impl EdgeProxy {
             source,
             client: None,
             register,
-            keep: register && self.offers_keep(request),
+            keep: access && self.offers_keep(request),
             agree,
         };
         self.contexts.insert(id, context);

@@ -195,7 +195,7 @@ impl EdgeProxy {
         names.any(|name| same_host(name, host))
     }
 
-    fn is_own(&self, uri: &SipUri<'_>) -> bool {
+    pub(super) fn is_own(&self, uri: &SipUri<'_>) -> bool {
         let mut aliases = self.config.aliases.iter();
         if aliases.any(|alias| same_host(alias, uri.host())) {
             // Clients know the ports that are listened on; this proxy does not.

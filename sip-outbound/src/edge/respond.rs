@@ -15,7 +15,7 @@ pub(super) struct Context {
     pub(super) client: Option<ClientId>,
     /// A client registers.
     pub(super) register: bool,
-    /// The client offers keep-alives in its Via.
+    /// The client offers keep-alives in its Via, for its registration or a dialog.
     pub(super) keep: bool,
     /// The client wants to agree on a security mechanism: our list goes with the challenge.
     pub(super) agree: bool,
@@ -76,8 +76,22 @@ impl EdgeProxy {
             let request = self.servers.request(server).cloned()?;
             edit = self.note_registration(now, context.source, &request, response, edit);
             edit = self.ask_keep_alive(context, response, edit);
+        } else if context.keep && self.stays_in_dialog(response) {
+            edit = self.grant_keep(response, edit);
         }
         edit.finish().ok()
+    }
+
+    /// Whether the response makes or refreshes a dialog with this proxy on its way: only then
+    /// keep-alives can be asked for it (RFC 6223 section 4.4).
+    fn stays_in_dialog(&self, response: &Response) -> bool {
+        let code = response.code().number();
+        let limits = &self.config.parse.limits;
+        let mut ways = response.routes(Name::RECORD_ROUTE, limits);
+        (101..300).contains(&code)
+            && response.method().forms_dialog()
+            && response.to_tag().is_some()
+            && ways.any(|way| way.is_ok_and(|way| self.is_own(&way)))
     }
 
     /// Tells the client how often to send keep-alives.
@@ -95,13 +109,20 @@ impl EdgeProxy {
             edit = edit.set(Name::FLOW_TIMER, &seconds);
         }
         if context.keep {
-            let second = response.list(Name::VIA).nth(1);
-            let via = second.map(|via| Via::parse(via, &self.config.parse.limits));
-            if let Some(Ok(via)) = via {
-                edit = edit.replace_first(Name::VIA, &via.with_params(&[("keep", Some(&seconds))]));
-            }
+            edit = self.grant_keep(response, edit);
         }
         edit
+    }
+
+    /// Puts the interval into the `keep` that the client has offered.
+    fn grant_keep<'m>(&self, response: &'m Response, edit: Editor<'m>) -> Editor<'m> {
+        let via = response.list(Name::VIA).nth(1);
+        let via = via.map(|via| Via::parse(via, &self.config.parse.limits));
+        let (Some(seconds), Some(Ok(via))) = (self.config.flow_timer, via) else {
+            return edit;
+        };
+        let seconds = alloc::format!("{seconds}");
+        edit.replace_first(Name::VIA, &via.with_params(&[("keep", Some(&seconds))]))
     }
 
     /// A request could not be delivered: its flow is gone.

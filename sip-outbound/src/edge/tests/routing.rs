@@ -88,6 +88,39 @@ fn the_answer_to_register_asks_for_keep_alives() {
     }
 }
 
+// spec: KEEP-4.4-1, KEEP-5-1
+#[test]
+fn keep_alives_for_a_dialog_are_asked_in_all_its_responses_when_we_stay_in_it() {
+    let granted = |contact: &str, method: &str, codes: &[u16]| {
+        let mut bench = bench(config());
+        bench.register();
+        let rows = alloc::format!("Contact: <sip:a@h{contact}>\r\n");
+        bench.input(bench.client, text(method, "sip:bob@far", &rows));
+        let (flow, request) = bench.next_request();
+        let route = request.only(Name::RECORD_ROUTE).map(String::from).ok();
+        bench.sent.clear();
+        let mut found = Vec::new();
+        for code in codes {
+            let rows: Vec<_> = route
+                .as_deref()
+                .map(|route| ("Record-Route", route))
+                .into_iter()
+                .collect();
+            bench.answer(flow, &request, *code, &rows);
+            let (_, response) = bench.next_response();
+            found.push(response.via(&Limits::DEFAULT).unwrap().keep());
+        }
+        found
+    };
+    use crate::wire::Keep::{Granted, Offered};
+    assert_eq!(granted(";ob", "INVITE", &[183, 200]), [Granted(120); 2]);
+    assert_eq!(granted(";ob", "SUBSCRIBE", &[200]), [Granted(120)]);
+    // Not in the way of the dialog, no dialog, or none in the end.
+    assert_eq!(granted("", "INVITE", &[183, 200]), [Offered; 2]);
+    assert_eq!(granted(";ob", "MESSAGE", &[200]), [Offered]);
+    assert_eq!(granted(";ob", "INVITE", &[486]), [Offered]);
+}
+
 // spec: SEED-2.2-2
 #[test]
 fn a_challenge_passes_unchanged() {
