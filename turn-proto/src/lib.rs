@@ -83,6 +83,24 @@
 //! with `max_memory` how much a machine holds at most. Bad input is dropped and counted, and
 //! never makes a machine panic.
 //!
+//! # Cost
+//! A packet is relayed without queue, copy or allocation of memory, and every lookup is logarithmic:
+//! a thousand times the allocations cost half as much again. Instructions of the server on x86-64,
+//! counted by `examples/lookups.rs` under callgrind:
+//!
+//! | what | 10 allocations | 10,000 allocations |
+//! |---|---|---|
+//! | ChannelData of a client | 1,102 | 1,584 |
+//! | datagram of a peer, to a channel | 581 | 884 |
+//! | Send indication (and making it) | 2,137 | 2,619 |
+//! | ChannelData of a stranger, dropped | 596 | 1,009 |
+//! | Refresh, answered | 5,908 | 8,073 |
+//! | `handle_timeout` with nothing due, `poll_timeout` | 129 | 153 |
+//!
+//! An allocation takes about 900 bytes at the server, 2,550 with a channel and its permission, and
+//! 530 for each further pair (`tests/it/server_memory.rs`); at the client all of it takes less than
+//! 12 KiB. `max_memory` of the server says what all limits together come to.
+//!
 //! # RFCs
 //! | RFC | what | remarks |
 //! |---|---|---|

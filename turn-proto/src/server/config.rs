@@ -75,8 +75,8 @@ impl Default for Limits {
 impl Limits {
     /// A bound for the bytes a server with these limits ever holds, whatever its clients do.
     ///
-    /// An allocation takes about 1 KiB, 2.5 KiB with a first channel and permission, and each
-    /// further one about half a KiB. The defaults give 2.6 GB: every table full, and each of
+    /// An allocation takes about 900 bytes, 2,550 with a first channel and permission, and each
+    /// further pair 530. The defaults give 2.6 GB: every table full, and each of
     /// 10,000 streams in the middle of the longest unit, which is half of it.
     pub const fn max_memory(&self) -> usize {
         // Measured (tests/it/server_memory.rs) and rounded up; map nodes are half full at worst.

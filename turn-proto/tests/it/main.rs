@@ -10,6 +10,7 @@
 
 mod client;
 mod failures;
+mod fast_path;
 mod scenarios;
 mod scripted;
 mod server_memory;
