@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use stun_proto::Transport;
+use stun_proto::{Path, StreamId, Transport};
 
 use super::*;
 use crate::framing::{Framer, FramerConfig, Role};
