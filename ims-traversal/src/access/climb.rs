@@ -1,7 +1,6 @@
 //! One flow's way to the P-CSCF, and what happens to it on the way.
 
 use http_connect::auth::AuthRefusal;
-use sip_outbound::wire::UriBuf;
 use sip_outbound::{FlowAction, FlowFailure, FlowId, FlowTarget, UserAgentEvent};
 use stun_proto::{FiveTuple, Instant, Transport};
 
@@ -50,17 +49,6 @@ impl Flow {
     }
 }
 
-/// What outlives the flows of one registration.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Registration {
-    /// The next flow goes on with this.
-    climb: Option<Climb>,
-    /// The P-CSCF it has turned to, as a place in the set, when its own does not answer.
-    place: Option<usize>,
-    /// Which ones have failed since the last success: bits by their place.
-    failed: u8,
-}
-
 impl Access {
     /// Passes on what the parts say to each other, until all is quiet.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -87,7 +75,7 @@ impl Access {
         match event {
             UserAgentEvent::Registered { reg_id, flow, .. } => {
                 self.answered(now, *flow);
-                self.registrations.remove(reg_id);
+                self.climbs.remove(reg_id);
             }
             UserAgentEvent::Refused { reg_id, .. } => {
                 let found = self
@@ -97,7 +85,7 @@ impl Access {
                 if let Some(flow) = found.map(|(id, _)| *id) {
                     self.answered(now, flow);
                 }
-                self.registrations.remove(reg_id);
+                self.climbs.remove(reg_id);
             }
             UserAgentEvent::FlowFailed { flow, cause, .. } => self.flow_failed(now, *flow, *cause),
             UserAgentEvent::NotOutbound { .. }
@@ -132,7 +120,6 @@ impl Access {
     fn flow_failed(&mut self, now: Instant, id: FlowId, cause: FlowFailure) {
         if let FlowFailure::Failed(_) = cause {
             self.answered(now, id);
-            self.turn_to_another(now, id);
         } else if blames_the_way(cause) && self.is_unanswered(id) {
             self.open_way_failed(now, id, RungFailure::NoAnswer);
         }
@@ -155,47 +142,10 @@ impl Access {
             return;
         };
         if self.ladder.failed(&mut climb, Fall::Failed).is_some() {
-            self.registrations.entry(reg_id).or_default().climb = Some(climb);
+            self.climbs.insert(reg_id, climb);
             self.agent.retry_now(now, reg_id);
         } else {
             self.events.push_back(AccessEvent::Exhausted { flow: id });
-            self.turn_to_another(now, id);
-        }
-    }
-
-    /// A P-CSCF does not serve this flow's registration: the next flow goes to another one that no
-    /// other flow uses, and at once. When all have failed the user agent's own wait counts.
-    fn turn_to_another(&mut self, now: Instant, id: FlowId) {
-        let Some((reg_id, uri)) = self
-            .flows
-            .get(&id)
-            .and_then(|flow| Some((flow.reg_id?, flow.target.uri.clone())))
-        else {
-            return;
-        };
-        let proxies = &self.config.agent.proxies;
-        let registration = self.registrations.entry(reg_id).or_default();
-        if let Some(place) = proxies.iter().position(|proxy| *proxy == uri) {
-            registration.failed |= bit(place);
-        }
-        let failed = registration.failed;
-        let free = |(place, proxy): &(usize, &UriBuf)| {
-            let used = self.flows.iter().any(|(other, flow)| {
-                *other != id && flow.reg_id.is_some() && flow.target.uri == **proxy
-            });
-            failed & bit(*place) == 0 && !used && *place >= self.config.agent.flows
-        };
-        let next = proxies
-            .iter()
-            .enumerate()
-            .find(free)
-            .map(|(place, _)| place);
-        match next {
-            Some(place) => {
-                registration.place = Some(place);
-                self.agent.retry_now(now, reg_id);
-            }
-            None => *registration = Registration::default(),
         }
     }
 
@@ -208,23 +158,13 @@ impl Access {
             way: Way::None,
             answered: false,
         };
-        let mut known = Registration::default();
-        if let Some(registration) = reg_id.and_then(|reg_id| self.registrations.get_mut(&reg_id)) {
-            known = *registration;
-            registration.climb = None;
-        }
-        if let Some(other) = known.place.and_then(|at| self.config.agent.proxies.get(at))
-            && self.agent.redirect_flow(id, other.clone())
-        {
-            flow.target.uri = other.clone();
-        }
         let resolved = flow.target.address.is_some();
         if !resolved {
-            flow.climb = known.climb.or_else(|| {
-                let others = reg_id.is_some() && self.config.agent.proxies.len() > 1;
-                let proxy = self.config.proxy.is_some();
-                self.ladder.climb(now, self.network, proxy, others)
-            });
+            let begun = reg_id.and_then(|reg_id| self.climbs.remove(&reg_id));
+            let others = reg_id.is_some() && self.config.agent.proxies.len() > 1;
+            let proxy = self.config.proxy.is_some();
+            flow.climb =
+                begun.or_else(|| self.ladder.climb(now, self.network, proxy, others));
         }
         let possible = resolved || flow.climb.is_some();
         self.flows.insert(id, flow);
@@ -310,7 +250,6 @@ impl Access {
     fn exhausted(&mut self, now: Instant, id: FlowId) {
         self.events.push_back(AccessEvent::Exhausted { flow: id });
         self.agent.flow_failed(now, id);
-        self.turn_to_another(now, id);
     }
 
     /// The user agent is done with a flow.
@@ -354,11 +293,4 @@ const fn blames_the_way(cause: FlowFailure) -> bool {
         // Failures of a later version of that crate.
         _ => false,
     }
-}
-
-fn bit(place: usize) -> u8 {
-    u32::try_from(place)
-        .ok()
-        .and_then(|place| 1_u8.checked_shl(place))
-        .unwrap_or(0)
 }

@@ -25,9 +25,9 @@ pub use config::{AccessConfig, AccessError};
 pub use event::{AccessAction, AccessEvent, AccessSocket, ConnPath, RungFailure};
 
 use crate::conns::{ConnFailure, ConnId, Conns};
-use crate::ladder::{AccessLadder, NetworkKey};
+use crate::ladder::{AccessLadder, Climb, NetworkKey};
 use crate::{Endpoint, HttpProxy};
-use climb::{Flow, Registration, Way};
+use climb::{Flow, Way};
 
 /// How many bytes of SIP are moved into a connection at a time.
 const CHUNK: usize = 4096;
@@ -86,7 +86,8 @@ pub struct Access {
     network: NetworkKey,
     conns: Conns<FlowId>,
     flows: BTreeMap<FlowId, Flow>,
-    registrations: BTreeMap<u32, Registration>,
+    /// Where the next flow of a registration goes on, by reg-id.
+    climbs: BTreeMap<u32, Climb>,
     /// What the host was asked for and has not answered.
     timers: Timers<FlowId>,
     next_socket: u64,
@@ -120,7 +121,7 @@ impl Access {
             network: NetworkKey(0),
             conns: Conns::new(config.conns, rng.fork(), now),
             flows: BTreeMap::new(),
-            registrations: BTreeMap::new(),
+            climbs: BTreeMap::new(),
             timers: Timers::new(),
             next_socket: 0,
             actions: VecDeque::new(),
@@ -151,7 +152,7 @@ impl Access {
     pub fn network_changed(&mut self, now: Instant, network: NetworkKey) {
         let now = self.clock.advance(now);
         self.network = network;
-        self.registrations.clear();
+        self.climbs.clear();
         self.agent.network_changed(now);
         self.settle(now);
     }

@@ -1,0 +1,5 @@
+//! Control: a UE, its firewall and HTTP proxy, and P-CSCFs with registrars.
+
+mod faults;
+mod registering;
+mod world;

@@ -1,0 +1,11 @@
+//! The roles together, in memory: no sockets, and a clock that jumps.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "test code"
+)]
+
+mod access;
