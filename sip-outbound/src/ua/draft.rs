@@ -42,6 +42,10 @@ pub struct NewRequest {
     pub uri: String,
     /// The first hop.
     pub next_hop: NextHop,
+    /// Further addresses of a [`NextHop::Resolved`], in the order a
+    /// [`Locator`](crate::locate::Locator) gives them: tried when the one before cannot be
+    /// connected to, answers with 503, or does not answer.
+    pub alternatives: Vec<(Transport, SocketAddr)>,
     /// Further header fields.
     pub headers: Vec<(String, String)>,
     /// The body; Content-Type is a header field.
@@ -57,6 +61,7 @@ impl NewRequest {
             method,
             uri: uri.into(),
             next_hop: NextHop::Registered,
+            alternatives: Vec::new(),
             headers: Vec::new(),
             body: Bytes::new(),
             anonymous: false,

@@ -8,6 +8,7 @@ mod config;
 mod dialog;
 mod dialog_keep;
 mod draft;
+mod elsewhere;
 mod event;
 mod flow;
 mod idle;

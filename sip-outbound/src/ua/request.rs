@@ -9,6 +9,7 @@ use bytes::Bytes;
 use stun_proto::Transport;
 
 use super::draft::{Draft, NewRequest, NextHop, RequestError, token};
+use super::elsewhere::Elsewhere;
 use super::flow::{Link, Purpose};
 use super::slot::Slot;
 use super::{
@@ -33,6 +34,9 @@ pub(super) struct Pending {
     pub(super) client: Option<ClientId>,
     pub(super) draft: Draft,
     pub(super) attempt: DigestAttempt,
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// Somebody has answered.
+    pub(super) heard: bool,
 }
 
 impl UserAgent {
@@ -87,7 +91,14 @@ impl UserAgent {
             headers: new.headers,
             body: new.body,
         };
-        self.start_request(now, flow, draft)
+        let elsewhere = match new.next_hop {
+            NextHop::Resolved { uri, .. } => Some(Elsewhere {
+                uri,
+                places: new.alternatives.into(),
+            }),
+            NextHop::Registered | NextHop::Flow(_) => None,
+        };
+        self.start_request(now, flow, draft, elsewhere)
     }
 
     /// Sends a request within a dialog.
@@ -123,7 +134,7 @@ impl UserAgent {
             headers,
             body,
         };
-        let id = self.start_request(now, flow, draft)?;
+        let id = self.start_request(now, flow, draft, None)?;
         dialog.flow = flow;
         dialog.local_cseq = dialog.local_cseq.saturating_add(1);
         Ok(id)
@@ -136,7 +147,7 @@ impl UserAgent {
     }
 
     /// A flow to this address: one that is there, or a new one.
-    fn flow_to(
+    pub(super) fn flow_to(
         &mut self,
         uri: &UriBuf,
         address: (Transport, SocketAddr),
@@ -185,17 +196,20 @@ impl UserAgent {
         }
     }
 
-    fn start_request(
+    pub(super) fn start_request(
         &mut self,
         now: Instant,
         flow: FlowId,
         draft: Draft,
+        elsewhere: Option<Elsewhere>,
     ) -> Result<RequestId, RequestError> {
         let mut pending = Pending {
             flow,
             client: None,
             draft,
             attempt: DigestAttempt::default(),
+            elsewhere,
+            heard: false,
         };
         let id = RequestId(self.next_request);
         if self.open_ref(flow).is_some() {
@@ -239,7 +253,7 @@ impl UserAgent {
     }
 
     /// Sends a request of the table; one that cannot be sent has failed.
-    fn transmit_again(&mut self, now: Instant, id: RequestId) {
+    pub(super) fn transmit_again(&mut self, now: Instant, id: RequestId) {
         let Some(mut pending) = self.requests.remove(&id) else {
             return;
         };
@@ -335,6 +349,12 @@ impl UserAgent {
             return;
         };
         let code = response.code();
+        if code == StatusCode::SERVICE_UNAVAILABLE && self.try_elsewhere(now, request) {
+            return;
+        }
+        if let Some(pending) = self.requests.get_mut(&request) {
+            pending.heard = true;
+        }
         let asks =
             code == StatusCode::UNAUTHORIZED || code == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
         let refusal = if asks {
@@ -433,7 +453,20 @@ impl UserAgent {
 
     fn request_ended(&mut self, client: ClientId, cause: RequestFailure) {
         if let Some(request) = self.by_client.remove(&client) {
-            self.requests.remove(&request);
+            self.request_failed(request, cause);
+        }
+    }
+
+    fn request_failed(&mut self, request: RequestId, cause: RequestFailure) {
+        let now = self.clock.now();
+        let silent = self
+            .requests
+            .get(&request)
+            .is_some_and(|pending| !pending.heard);
+        if silent && self.try_elsewhere(now, request) {
+            return;
+        }
+        if self.requests.remove(&request).is_some() {
             self.events
                 .push_back(UserAgentEvent::RequestFailed { request, cause });
         }
@@ -452,10 +485,7 @@ impl UserAgent {
             .map(|(id, _)| *id)
             .collect();
         for request in waiting {
-            self.requests.remove(&request);
-            let cause = RequestFailure::FlowLost;
-            self.events
-                .push_back(UserAgentEvent::RequestFailed { request, cause });
+            self.request_failed(request, RequestFailure::FlowLost);
         }
     }
 }

@@ -590,3 +590,89 @@ fn a_request_after_a_challenged_one_takes_the_next_number() {
     assert_eq!(number(&mut bench, true), 2);
     assert_eq!(number(&mut bench, false), 3);
 }
+
+// spec: LOC-4.3-1, LOC-4-1
+#[test]
+fn the_next_address_is_tried_with_another_branch() {
+    let addresses = |n: u8| (Transport::Tls, SocketAddr::from(([203, 0, 113, n], 443)));
+    for failure in ["503", "no answer", "connection", "closed"] {
+        let (mut bench, _) = ua();
+        let mut new = NewRequest::new(Method::INVITE, "sip:bob@pr2.example.com");
+        new.next_hop = NextHop::Resolved {
+            uri: uri("sips:pr2.example.com"),
+            address: addresses(2),
+        };
+        new.alternatives = alloc::vec![addresses(3), addresses(4)];
+        let id = bench.ua.request(bench.now, new).unwrap();
+        let mut asked = Vec::new();
+        let mut branches = Vec::new();
+        for round in 0..3 {
+            bench.drain();
+            let open = bench.actions.iter().find_map(|action| match action {
+                FlowAction::OpenFlow { flow, target } => Some((*flow, target.clone())),
+                _ => None,
+            });
+            bench.actions.clear();
+            let (flow, target) = open.unwrap();
+            assert_eq!(target.verify_name(), "pr2.example.com");
+            asked.push(target.address.unwrap());
+            if failure == "connection" && round < 2 {
+                bench.ua.flow_failed(bench.now, flow);
+                continue;
+            }
+            let (transport, remote) = target.address.unwrap();
+            let at = FiveTuple {
+                transport,
+                remote,
+                ..tuple(transport, 2)
+            };
+            let names = alloc::vec![String::from("pr2.example.com")];
+            bench.ua.flow_opened(bench.now, flow, at, names);
+            bench.drain();
+            let (on, invite) = bench.next_request();
+            assert_eq!((on, invite.cseq_number()), (flow, 1));
+            branches.push(String::from(invite.branch().unwrap()));
+            match failure {
+                "503" => bench.answer(flow, &invite, 503, &[]),
+                "no answer" => bench.run_for(32_000),
+                _ => bench.ua.handle_flow_closed(bench.now, flow),
+            }
+            bench.sent.clear();
+        }
+        bench.drain();
+        assert_eq!(
+            asked,
+            [addresses(2), addresses(3), addresses(4)],
+            "{failure}"
+        );
+        branches.dedup();
+        assert_eq!(branches.len(), if failure == "connection" { 1 } else { 3 });
+        // All have failed: now the application hears of it, once.
+        let told = bench.events.iter().filter(|event| match event {
+            UserAgentEvent::Response { request, .. }
+            | UserAgentEvent::RequestFailed { request, .. } => *request == id,
+            _ => false,
+        });
+        assert_eq!(told.count(), 1, "{failure}");
+    }
+    // Who has answered is not left.
+    let (mut bench, _) = ua();
+    let mut new = NewRequest::new(Method::INVITE, "sip:bob@pr2.example.com");
+    new.next_hop = NextHop::Resolved {
+        uri: uri("sips:pr2.example.com"),
+        address: addresses(2),
+    };
+    new.alternatives = alloc::vec![addresses(3)];
+    bench.ua.request(bench.now, new).unwrap();
+    let flow = bench.open()[0];
+    let (_, invite) = bench.next_request();
+    bench.answer(flow, &invite, 180, &[]);
+    bench.ua.handle_flow_closed(bench.now, flow);
+    bench.drain();
+    assert!(
+        !bench
+            .actions
+            .iter()
+            .any(|action| matches!(action, FlowAction::OpenFlow { .. }))
+    );
+}
