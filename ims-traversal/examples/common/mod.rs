@@ -7,10 +7,12 @@ pub mod http_proxy;
 pub mod network;
 pub mod pcscf;
 pub mod peer;
+pub mod rtp;
 pub mod servers;
 pub mod stream;
 pub mod tls;
 pub mod turn;
+pub mod ue;
 
 use std::path::Path;
 use std::sync::OnceLock;

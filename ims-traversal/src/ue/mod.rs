@@ -1,5 +1,296 @@
-//! The UE: calls.
-#![allow(dead_code, reason = "grows")]
-mod call;
+//! The UE (3GPP C1-133869 section 2.1): registers over whatever way there is, calls and is called, and
+//! finds a way for the media of each call.
+//!
+//! [`Ue`] is [`Access`] for control, and for each call a dialog, an offer and answer, and a
+//! [`Media`](crate::media::Media). Its host makes TCP connections and binds UDP sockets as
+//! [`UeAction`] says, moves bytes and datagrams, and tells the time; it has nothing to do with TLS,
+//! CONNECT, SIP, ICE or TURN.
+//!
+//! # Life of a call
+//! ```text
+//! call    -> gathering -> Calling -> Ringing .. -> Agreed, Established -> Media(Completed) -> talk
+//! Incoming (gathering) -> answer -> Agreed, Established -> Media(Completed) -> talk
+//! talk    -> set_direction, the other side's change: Agreed
+//!         -> way lost: ICE restart once, then Ended
+//!         -> network_changed: new media, offered over the next registration
+//!         -> hang_up, the other side hangs up, refuses, ..: Ended
+//! ```
+//! A call that has lost its flow goes on: its requests take any other registration, or wait for the
+//! next (RFC 5626 section 4.3).
+//!
+//! # What it does not do
+//! No codecs and no jitter buffer: datagrams of media come and go as they are. Audio only, one
+//! stream. No session timers (RFC 4028), no reliable provisional responses (RFC 3262), no
+//! preconditions, no transfer. Descriptions do not trickle.
+//!
+//! # Limits
+//! [`CallConfig`], and those of [`UserAgentConfig`](sip_outbound::UserAgentConfig),
+//! [`SessionConfig`](ice_proto::SessionConfig) and [`ConnLimits`](crate::ConnLimits).
 
-pub use call::{CallConfig, CallId, Direction, EndCause};
+mod call;
+mod config;
+mod event;
+mod io;
+mod leg;
+mod requests;
+mod socket;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use sip_outbound::wire::StatusCode;
+use sip_outbound::{RequestId, UserAgent};
+use stun_proto::time::{Clock, deadline};
+use stun_proto::{Instant, Rng};
+
+pub use call::{CallConfig, CallError, CallId, EndCause};
+pub use config::UeConfig;
+pub use event::{
+    CallMedia, MediaId, Network, SocketId, SocketPlace, UeAction, UeConfigError, UeConn, UeError,
+    UeEvent,
+};
+
+use crate::HttpProxy;
+use crate::access::Access;
+use crate::sdp::{Direction, Negotiation};
+use call::Calls;
+use leg::Leg;
+use socket::{Instance, Sockets};
+
+/// The longest datagram of [`Ue::poll_transmit`]; smaller buffers are the host's bug.
+pub const MAX_TRANSMIT: usize = sip_outbound::MAX_TRANSMIT;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Running,
+    /// Calls are ended and relays given back; at this time, or when that is done, the
+    /// registrations are removed.
+    Ending {
+        until: Option<Instant>,
+    },
+    /// The registrations are being removed.
+    Leaving,
+    Stopped,
+}
+
+/// A UE. See the [module](self).
+#[derive(Debug)]
+pub struct Ue {
+    config: UeConfig,
+    rng: Rng,
+    clock: Clock,
+    phase: Phase,
+    network: Option<Network>,
+    access: Access,
+    calls: Calls,
+    legs: BTreeMap<CallId, Leg>,
+    /// Those that give their relays back included.
+    media: BTreeMap<MediaId, Instance>,
+    sockets: Sockets,
+    /// Media with bytes that have not been looked at.
+    receiving: Option<MediaId>,
+    /// MESSAGEs under way.
+    messages: BTreeSet<RequestId>,
+    actions: VecDeque<UeAction>,
+    events: VecDeque<UeEvent>,
+}
+
+impl Ue {
+    /// A UE that does nothing until [`start`](Self::start). `seed` must come from a cryptographic
+    /// source.
+    ///
+    /// # Errors
+    /// [`UeConfigError`].
+    pub fn new(mut config: UeConfig, seed: [u8; 32], now: Instant) -> Result<Self, UeConfigError> {
+        let mut rng = Rng::from_seed(seed);
+        config.access.agent.allow = call::METHODS.into();
+        if config.calls.max_calls == 0 || config.calls.max_body == 0 {
+            return Err(UeConfigError::Zero);
+        }
+        Negotiation::new(config.sdp.clone(), 0)?;
+        let access = Access::new(config.access.clone(), rng.fork(), now)?;
+        let calls = Calls::new(config.calls.clone(), Rng::from_seed(rng.fork()), now);
+        Ok(Self {
+            config,
+            rng,
+            clock: Clock::new(now),
+            phase: Phase::Idle,
+            network: None,
+            access,
+            calls,
+            legs: BTreeMap::new(),
+            media: BTreeMap::new(),
+            sockets: Sockets::default(),
+            receiving: None,
+            messages: BTreeSet::new(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+        })
+    }
+
+    /// Goes up the ladder and registers. Does nothing when running.
+    pub fn start(&mut self, now: Instant, network: Network) {
+        let now = self.clock.advance(now);
+        if self.phase == Phase::Idle {
+            self.phase = Phase::Running;
+            self.access.start(now, network.key);
+            self.network = Some(network);
+            self.settle(now);
+        }
+    }
+
+    /// Ends all calls, then removes all registrations; [`UeEvent::Stopped`] is the end.
+    pub fn stop(&mut self, now: Instant) {
+        let now = self.clock.advance(now);
+        match self.phase {
+            Phase::Idle => {
+                self.phase = Phase::Stopped;
+                self.events.push_back(UeEvent::Stopped);
+            }
+            Phase::Running => {
+                for call in self.calls.ids() {
+                    let agent = self.access.agent_mut();
+                    let _ = self.calls.hang_up(now, agent, call, EndCause::HungUp);
+                }
+                let until = deadline(now, self.config.stop_patience);
+                self.phase = Phase::Ending { until };
+            }
+            Phase::Ending { .. } | Phase::Leaving | Phase::Stopped => {}
+        }
+        self.settle(now);
+    }
+
+    /// The host is in another network, or its addresses have changed: all flows are made anew, and
+    /// calls move their media.
+    pub fn network_changed(&mut self, now: Instant, network: Network) {
+        let now = self.clock.advance(now);
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.access.network_changed(now, network.key);
+        self.network = Some(network);
+        self.move_media(now);
+        self.settle(now);
+    }
+
+    /// Sets the HTTP proxy for connections made from now on, of control and of calls to come;
+    /// before [`network_changed`](Self::network_changed) when the new network has another one.
+    pub fn set_proxy(&mut self, proxy: Option<HttpProxy>) {
+        self.config.media.proxy.clone_from(&proxy);
+        self.access.set_proxy(proxy);
+    }
+
+    const fn running(&self) -> Result<(), UeError> {
+        match self.phase {
+            Phase::Running => Ok(()),
+            Phase::Idle | Phase::Ending { .. } | Phase::Leaving | Phase::Stopped => {
+                Err(UeError::NotRunning)
+            }
+        }
+    }
+
+    /// Calls a SIP or tel URI.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn call(&mut self, now: Instant, to: &str) -> Result<CallId, UeError> {
+        self.call_with(now, to, Vec::new())
+    }
+
+    /// As [`call`](Self::call), with further header fields in the INVITE.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn call_with(
+        &mut self,
+        now: Instant,
+        to: &str,
+        headers: Vec<(String, String)>,
+    ) -> Result<CallId, UeError> {
+        let now = self.clock.advance(now);
+        self.running()?;
+        let call = self.calls.prepare(to, headers)?;
+        self.begin_outgoing(now, call);
+        self.settle(now);
+        Ok(call)
+    }
+
+    /// Takes an incoming call.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn answer(&mut self, now: Instant, call: CallId) -> Result<(), UeError> {
+        let now = self.clock.advance(now);
+        self.take(now, call)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Refuses an incoming call: 486 when busy, 603 when it is not wanted anywhere.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn reject(&mut self, now: Instant, call: CallId, code: StatusCode) -> Result<(), UeError> {
+        let now = self.clock.advance(now);
+        let agent = self.access.agent_mut();
+        self.calls.refuse(now, agent, call, code)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Ends a call, or gives up calling; [`UeEvent::Ended`] follows.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn hang_up(&mut self, now: Instant, call: CallId) -> Result<(), UeError> {
+        let now = self.clock.advance(now);
+        let agent = self.access.agent_mut();
+        self.calls.hang_up(now, agent, call, EndCause::HungUp)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Changes which way media may flow: [`Direction::SendOnly`] puts the other side on hold.
+    /// [`UeEvent::Agreed`] or [`UeEvent::ChangeRefused`] follows.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn set_direction(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        direction: Direction,
+    ) -> Result<(), UeError> {
+        let now = self.clock.advance(now);
+        self.direct(now, call, direction)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Sends INFO within a call; nobody is told how it went.
+    ///
+    /// # Errors
+    /// [`UeError`].
+    pub fn info(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<(), UeError> {
+        let now = self.clock.advance(now);
+        let agent = self.access.agent_mut();
+        self.calls
+            .info(now, agent, call, content_type, body.into())?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The user agent, to look at.
+    pub const fn agent(&self) -> &UserAgent {
+        self.access.agent()
+    }
+}

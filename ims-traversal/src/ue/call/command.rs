@@ -254,6 +254,22 @@ impl Calls {
         Ok(())
     }
 
+    /// Whether this side may make an offer now.
+    pub(in crate::ue) fn is_quiet(&self, call: CallId) -> bool {
+        match self.table.get(&call).map(|call| &call.state) {
+            Some(State::Open(open)) => {
+                open.established && matches!((&open.ours, &open.theirs), (Ours::None, Theirs::None))
+            }
+            Some(
+                State::Prepared { .. }
+                | State::Inviting { .. }
+                | State::Ringing { .. }
+                | State::Ending { .. },
+            )
+            | None => false,
+        }
+    }
+
     /// Sends INFO; nobody is told how it went.
     ///
     /// # Errors

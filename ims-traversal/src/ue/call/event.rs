@@ -69,7 +69,13 @@ pub enum EndCause {
     Stopped,
 }
 
-/// Why a command is refused; nothing has changed then.
+/// Why a command about a call is refused; nothing has changed then.
+///
+/// ```
+/// use ims_traversal::ue::CallError;
+///
+/// assert_eq!(CallError::Unknown.to_string(), "no such call");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -114,7 +120,12 @@ pub(in crate::ue) enum CallEvent {
         answer: Option<Bytes>,
     },
     /// The other side's answer to this side's offer.
-    Answered { call: CallId, answer: Bytes },
+    Answered {
+        call: CallId,
+        /// That of the early dialog the call has become, for the first offer.
+        fork: Option<usize>,
+        answer: Bytes,
+    },
     /// Both sides know that the call is open.
     Established { call: CallId },
     /// The other side wants to change the session; to be accepted or refused. Without offer, this

@@ -247,7 +247,11 @@ impl Calls {
         }
         match (offered, answer) {
             (true, None) => return self.bye(now, ua, call, dialog, EndCause::Description),
-            (true, Some(answer)) => self.events.push_back(CallEvent::Answered { call, answer }),
+            (true, Some(answer)) => self.events.push_back(CallEvent::Answered {
+                call,
+                fork: None,
+                answer,
+            }),
             (false, _) => {}
         }
         if fresh {

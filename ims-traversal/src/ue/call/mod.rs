@@ -30,17 +30,23 @@ use sip_outbound::{Dialog, FlowId, RequestId, ServerId, UserAgent, UserAgentEven
 use stun_proto::time::{Clock, Timers};
 use stun_proto::{Instant, Rng};
 
-pub use event::EndCause;
-pub(super) use event::{CallError, CallEvent};
+pub(super) use event::CallEvent;
+pub use event::{CallError, EndCause};
 use offer::{Ours, Theirs};
 
 /// A call, incoming or outgoing. Numbered by the machine, never used again.
+///
+/// ```
+/// use ims_traversal::ue::CallId;
+///
+/// assert!(CallId(1) < CallId(2));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
 /// Who called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+enum Direction {
     /// This side.
     Outgoing,
     /// The other side.
@@ -48,6 +54,13 @@ pub enum Direction {
 }
 
 /// Limits and patience of calls.
+///
+/// ```
+/// use ims_traversal::ue::CallConfig;
+///
+/// let config = CallConfig { max_calls: 2, ..CallConfig::default() };
+/// assert_eq!(config.ring_timeout.as_secs(), 180);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallConfig {
     /// Calls at a time, ending ones included: 8. Further ones that come in get 486.

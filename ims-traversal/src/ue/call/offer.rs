@@ -186,7 +186,11 @@ impl Calls {
                 self.acknowledge(now, ua, request, &dialog);
             }
             match answer {
-                Some(answer) => self.events.push_back(CallEvent::Answered { call, answer }),
+                Some(answer) => self.events.push_back(CallEvent::Answered {
+                    call,
+                    fork: None,
+                    answer,
+                }),
                 None => self.bye(now, ua, call, dialog, EndCause::Description),
             }
         } else if code == StatusCode::REQUEST_PENDING && offer.attempts < attempts {

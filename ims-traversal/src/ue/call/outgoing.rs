@@ -135,11 +135,15 @@ impl Calls {
         response: &Response,
     ) {
         let Some(State::Inviting {
-            request, given_up, ..
+            request,
+            given_up,
+            forks,
         }) = self.table.get(&call).map(|call| &call.state)
         else {
             return;
         };
+        let known = |tag: &String| Some(tag.as_str()) == response.to_tag();
+        let fork = Some(forks.iter().position(known).unwrap_or(forks.len()));
         let (request, given_up) = (*request, given_up.clone());
         let invite = ua.sent_request(request);
         let dialog = invite.and_then(|invite| Dialog::caller(flow, invite, response).ok());
@@ -164,7 +168,8 @@ impl Calls {
                 theirs: Theirs::None,
             });
         }
-        self.events.push_back(CallEvent::Answered { call, answer });
+        self.events
+            .push_back(CallEvent::Answered { call, fork, answer });
         self.events.push_back(CallEvent::Established { call });
     }
 

@@ -1,0 +1,321 @@
+//! The command line, and the configuration it makes.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use base64ct::{Base64, Encoding as _};
+use clap::{Args as Group, Parser, Subcommand};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http_connect::auth::{Allow, Credentials as ProxyCredentials};
+use ice_proto::{Policy, Role, SessionConfig, Transport, TurnServer};
+use ims_traversal::access::AccessConfig;
+use ims_traversal::ladder::Rung;
+use ims_traversal::media::MediaConfig;
+use ims_traversal::ue::UeConfig;
+use ims_traversal::{Endpoint, HttpProxy};
+use sha1::Sha1;
+use sip_outbound::wire::UriBuf;
+use sip_outbound::{Account, InstanceId, UserAgentConfig};
+use stun_proto::auth::Credentials;
+use stun_proto::uri::{Host, Scheme, Uri, UriTransport};
+
+use crate::common;
+
+/// A UE: registers through whatever firewall there is, calls, and is called.
+///
+/// Says what it does, a line for each step. Exit code 0 when what was asked for has succeeded.
+#[derive(Debug, Parser)]
+#[command(name = "ue", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Registers, stays for --duration, and unregisters.
+    Register(Options),
+    /// Registers, calls, and exchanges numbered packets until all have come back.
+    Call {
+        /// Whom to call: a SIP URI.
+        to: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Registers, and takes calls.
+    Listen {
+        /// How many calls to take; 0 is no end.
+        #[arg(long, default_value_t = 1)]
+        calls: u32,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+#[derive(Clone, Debug, Group)]
+pub struct Options {
+    /// A P-CSCF: sips:HOST[:PORT], or sip:HOST[:PORT];transport=tcp. May be given several times.
+    #[arg(long, value_name = "URI", required = true)]
+    pub pcscf: Vec<String>,
+    /// The address of record: sip:USER@DOMAIN.
+    #[arg(long, value_name = "URI")]
+    pub aor: String,
+    /// The name that goes with the password; the user of --aor when it is not given.
+    #[arg(long)]
+    pub username: Option<String>,
+    #[arg(long, env = "UE_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+    /// The password is the first line of this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    pub password_file: Option<PathBuf>,
+    /// The realm the password is for; the domain of --aor when it is not given.
+    #[arg(long)]
+    pub realm: Option<String>,
+    /// How many P-CSCFs are used at the same time: all that are given, at most 2.
+    #[arg(long)]
+    pub flows: Option<usize>,
+    /// The name of the device, urn:uuid:...; made anew each time when it is not given.
+    #[arg(long, value_name = "URN")]
+    pub instance: Option<String>,
+    /// Certificates to trust, a PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The HTTP proxy of the network, http://[USER:PASSWORD@]HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// Answers a proxy that wants Basic or MD5, though it is asked in the clear.
+    #[arg(long)]
+    pub proxy_weak_auth: bool,
+    /// The ways to a P-CSCF, best first: ordinary/TLS, ordinary/TCP, ordinary/UDP, direct, connect.
+    #[arg(long, value_name = "WAY")]
+    pub rung: Vec<Rung>,
+    /// A STUN server, stun:HOST[:PORT]. May be given several times.
+    #[arg(long, value_name = "URI")]
+    pub stun: Vec<String>,
+    /// A TURN server, turn: or turns:HOST[:PORT][?transport=udp|tcp]. May be given several times.
+    #[arg(long, value_name = "URI")]
+    pub turn: Vec<String>,
+    #[arg(long, requires = "turn")]
+    pub turn_user: Option<String>,
+    #[arg(long, env = "UE_TURN_PASSWORD", hide_env_values = true)]
+    pub turn_password: Option<String>,
+    /// The secret TURN passwords are made from for an hour each.
+    #[arg(
+        long,
+        env = "UE_TURN_SECRET",
+        hide_env_values = true,
+        conflicts_with = "turn_password"
+    )]
+    pub turn_secret: Option<String>,
+    /// Media by relay only.
+    #[arg(long)]
+    pub relay_only: bool,
+    /// A local address for media; may be given several times. Default: that of the default route.
+    #[arg(long, value_name = "IP")]
+    pub bind: Vec<IpAddr>,
+    /// Takes loopback addresses for media.
+    #[arg(long)]
+    pub loopback: bool,
+    /// Packets to send in each call.
+    #[arg(long, default_value_t = 50)]
+    pub messages: u32,
+    /// Seconds a registration, or a call, lasts at least.
+    #[arg(long, default_value_t = 0)]
+    pub duration: u64,
+    /// Seconds each step may take: registering, being answered, finding a way for the media.
+    #[arg(long, default_value_t = 60)]
+    pub timeout: u64,
+    /// JSON lines instead of words.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Options {
+    pub fn config(&self) -> Result<UeConfig> {
+        let proxy = self.proxy.as_deref().map(|url| self.http_proxy(url));
+        let proxy = proxy.transpose()?;
+        let tls = match &self.ca {
+            Some(file) => common::tls::client(common::tls::roots(file)?)?,
+            None => common::tls::client(rustls::RootCertStore::empty())?,
+        };
+        let mut access = AccessConfig::new(self.agent()?, tls.clone());
+        access.proxy.clone_from(&proxy);
+        if !self.rung.is_empty() {
+            access.ladder.rungs.clone_from(&self.rung);
+        }
+        let mut media = MediaConfig::new(self.session()?);
+        media.tls = Some(tls);
+        media.proxy = proxy;
+        Ok(UeConfig::new(access, media))
+    }
+
+    fn password(&self) -> Result<String> {
+        match (&self.password, &self.password_file) {
+            (Some(password), _) => Ok(password.clone()),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                let text = text.with_context(|| format!("password file {}", file.display()))?;
+                Ok(text.lines().next().unwrap_or_default().to_owned())
+            }
+            (None, None) => bail!("--password, --password-file or UE_PASSWORD is needed"),
+        }
+    }
+
+    fn agent(&self) -> Result<UserAgentConfig> {
+        let aor: UriBuf = self.aor.parse().context("--aor")?;
+        let proxies = self.pcscf.iter().map(|uri| uri.parse());
+        let proxies = proxies.collect::<Result<Vec<UriBuf>, _>>();
+        let proxies = proxies.context("--pcscf")?;
+        let instance = match &self.instance {
+            Some(urn) => urn.clone(),
+            None => random_urn(),
+        };
+        let instance = InstanceId::new(&instance).context("--instance")?;
+        let uri = aor.as_uri();
+        let realm = self.realm.clone().unwrap_or_else(|| uri.host().to_owned());
+        let name = self.username.clone();
+        let name = name.unwrap_or_else(|| uri.user().unwrap_or_default().to_owned());
+        let account = Account::new(&name, self.password()?.as_str(), &realm);
+        let mut agent = UserAgentConfig::ims(aor, instance, proxies);
+        agent.accounts = vec![account];
+        if let Some(flows) = self.flows {
+            agent.flows = flows;
+        }
+        agent.user_agent = Some(concat!("ue/", env!("CARGO_PKG_VERSION")).to_owned());
+        Ok(agent)
+    }
+
+    fn session(&self) -> Result<SessionConfig> {
+        let mut session = SessionConfig::new(Role::Controlling);
+        session.trickle = false;
+        session.allow_loopback = self.loopback;
+        if self.relay_only {
+            session.policy = Policy::RelayOnly;
+        }
+        let stun = self.stun.iter().map(|uri| stun_server(uri));
+        session.stun_servers = stun.collect::<Result<_>>()?;
+        let turn = self.turn.iter().map(|uri| self.turn_server(uri));
+        session.turn_servers = turn.collect::<Result<_>>()?;
+        Ok(session)
+    }
+
+    fn turn_server(&self, text: &str) -> Result<TurnServer> {
+        let uri: Uri = text.parse().with_context(|| format!("TURN URI {text}"))?;
+        let transport = match (uri.scheme(), uri.transport()) {
+            (Scheme::Turn, None | Some(UriTransport::Udp)) => Transport::Udp,
+            (Scheme::Turn, Some(UriTransport::Tcp)) => Transport::Tcp,
+            (Scheme::Turns, None | Some(UriTransport::Tcp)) => Transport::Tls,
+            _ => bail!("{text}: this kind of server is not supported"),
+        };
+        Ok(TurnServer {
+            addr: resolve(&host_text(&uri), uri.port())?,
+            transport,
+            credentials: self.turn_credentials()?,
+            server_name: Some(host_text(&uri)),
+            family: None,
+        })
+    }
+
+    fn turn_credentials(&self) -> Result<Credentials> {
+        if let Some(secret) = &self.turn_secret {
+            let end = SystemTime::now().duration_since(UNIX_EPOCH)? + Duration::from_secs(3600);
+            let user = self.turn_user.as_deref().unwrap_or("ue");
+            let user = format!("{}:{user}", end.as_secs());
+            let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes())?;
+            mac.update(user.as_bytes());
+            let password = Base64::encode_string(&mac.finalize().into_bytes());
+            return Ok(Credentials::new(&user, password));
+        }
+        let (Some(user), Some(password)) = (&self.turn_user, &self.turn_password) else {
+            bail!("--turn needs --turn-user and --turn-password, or --turn-secret");
+        };
+        Ok(Credentials::new(user, password.as_str()))
+    }
+
+    fn http_proxy(&self, url: &str) -> Result<HttpProxy> {
+        let rest = url.strip_prefix("http://");
+        let rest = rest.context("--proxy must begin with http://")?;
+        let rest = rest.trim_end_matches('/');
+        let (user, place) = match rest.rsplit_once('@') {
+            Some((user, place)) => (Some(user), place),
+            None => (None, rest),
+        };
+        let credentials = match user.map(|user| user.split_once(':')) {
+            None => None,
+            Some(Some((name, password))) => Some(ProxyCredentials::new(name, password)),
+            Some(None) => bail!("--proxy: a user needs a password, USER:PASSWORD@"),
+        };
+        let (host, port) = place.rsplit_once(':').context("--proxy: HOST:PORT")?;
+        let port = port.parse().context("--proxy: the port")?;
+        let endpoint = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).into(),
+            Err(_) => Endpoint::Name {
+                host: host.to_owned(),
+                port,
+            },
+        };
+        let mut proxy = HttpProxy::new(endpoint, credentials);
+        let policy = proxy.auth.policy_mut();
+        // Nobody is there to be asked.
+        policy.ask_host = false;
+        if self.proxy_weak_auth {
+            (policy.basic, policy.md5) = (Allow::Always, Allow::Always);
+        }
+        Ok(proxy)
+    }
+
+    /// The addresses for media.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        if !self.bind.is_empty() {
+            return Ok(self.bind.clone());
+        }
+        // The address the way to anywhere begins with. Nothing is sent.
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        let turn = self.session()?.turn_servers;
+        let to = turn.first().map(|server| server.addr);
+        let to = to.unwrap_or_else(|| SocketAddr::from(([203, 0, 113, 1], 9)));
+        match socket.connect(to) {
+            Ok(()) => Ok(vec![socket.local_addr()?.ip()]),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+fn random_urn() -> String {
+    let seed = common::seed();
+    let hex: String = seed[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!(
+        "urn:uuid:{}-{}-4{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..]
+    )
+}
+
+fn host_text(uri: &Uri) -> String {
+    match uri.host() {
+        Host::Ip(ip) => ip.to_string(),
+        Host::Name(name) => name.clone(),
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
+    let plain = host.trim_matches(['[', ']']);
+    let found = (plain, port).to_socket_addrs();
+    let found = found.with_context(|| format!("resolving {host}"))?.next();
+    found.with_context(|| format!("no address for {host}"))
+}
+
+fn stun_server(text: &str) -> Result<SocketAddr> {
+    let uri: Uri = text.parse().with_context(|| format!("STUN URI {text}"))?;
+    let plain = uri.scheme() == Scheme::Stun;
+    anyhow::ensure!(plain, "{text}: only stun: over UDP is supported");
+    resolve(&host_text(&uri), uri.port())
+}

@@ -1,0 +1,475 @@
+//! One call's session: when its media are gathered, what is said of them, and what is found in the
+//! other side's descriptions (RFC 3264, RFC 8839).
+//!
+//! Descriptions are complete: nothing is said before gathering has ended.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use ice_proto::Role;
+use sip_outbound::wire::{Method, StatusCode};
+use stun_proto::Instant;
+
+use super::call::{CallError, CallEvent, CallId, EndCause};
+use super::{MediaId, Ue, UeEvent};
+use crate::media::MediaEvent;
+use crate::sdp::{Direction, Negotiation, NegotiationError, RemoteTransport};
+
+/// A description that is due as soon as the candidates are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    /// INVITE of an outgoing call.
+    Invite,
+    /// 200 to an INVITE or UPDATE of the other side.
+    Accept,
+}
+
+/// A call as far as its session is concerned.
+#[derive(Debug)]
+pub(super) struct Leg {
+    /// The media in use.
+    pub(super) media: MediaId,
+    negotiation: Negotiation,
+    due: Due,
+    /// This side wants to change the session when nothing else is under way.
+    wants_offer: bool,
+    gathered: bool,
+    /// The media were started over, which the other side does not know yet.
+    fresh: bool,
+    established: bool,
+    /// The early dialog whose answer is in use.
+    early: Option<usize>,
+    /// How often lost media may be looked for before the next success.
+    restarts: u32,
+}
+
+impl Ue {
+    /// Begins an outgoing call: its INVITE goes when the candidates are there.
+    pub(super) fn begin_outgoing(&mut self, now: Instant, call: CallId) {
+        if let Some(leg) = self.new_leg(call, Due::Invite) {
+            self.legs.insert(call, leg);
+            self.open_media(now, call, Role::Controlling);
+        }
+    }
+
+    /// Takes in an incoming call: it rings, and its media gather meanwhile.
+    fn begin_incoming(&mut self, now: Instant, call: CallId, offer: Option<&Bytes>) -> bool {
+        let Some(mut leg) = self.new_leg(call, Due::Nothing) else {
+            return false;
+        };
+        // Who offers controls (RFC 8445 section 6.1.1).
+        let role = match offer.map(|offer| leg.negotiation.handle_offer(offer)) {
+            None => Role::Controlling,
+            Some(Ok(_)) => Role::Controlled,
+            Some(Err(error)) => {
+                self.refuse(now, call, refusal(error));
+                return false;
+            }
+        };
+        self.legs.insert(call, leg);
+        self.open_media(now, call, role);
+        // A caller that is gone is reported as usual.
+        let _ = self.calls.ring(now, self.access.agent_mut(), call);
+        true
+    }
+
+    fn new_leg(&mut self, call: CallId, due: Due) -> Option<Leg> {
+        // Its configuration was checked in the beginning.
+        let negotiation = Negotiation::new(self.config.sdp.clone(), self.rng.u64()).ok()?;
+        Some(Leg {
+            media: MediaId { call, instance: 0 },
+            negotiation,
+            due,
+            wants_offer: false,
+            gathered: false,
+            fresh: false,
+            established: false,
+            early: None,
+            restarts: self.config.media_restarts,
+        })
+    }
+
+    /// The application takes an incoming call.
+    pub(super) fn take(&mut self, now: Instant, call: CallId) -> Result<(), CallError> {
+        let leg = self.legs.get_mut(&call).ok_or(CallError::Unknown)?;
+        if leg.due != Due::Nothing || leg.established {
+            return Err(CallError::State);
+        }
+        leg.due = Due::Accept;
+        self.describe(now, call);
+        Ok(())
+    }
+
+    /// Which way media may flow from now on, as far as this side is concerned.
+    pub(super) fn direct(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        direction: Direction,
+    ) -> Result<(), CallError> {
+        let leg = self.legs.get_mut(&call).ok_or(CallError::Unknown)?;
+        if !leg.established {
+            return Err(CallError::State);
+        }
+        leg.negotiation.set_direction(direction);
+        leg.wants_offer = true;
+        self.describe(now, call);
+        Ok(())
+    }
+
+    fn refuse(&mut self, now: Instant, call: CallId, code: StatusCode) {
+        // If it cannot be refused any more, it is over.
+        let _ = self.calls.refuse(now, self.access.agent_mut(), call, code);
+    }
+
+    fn end_call(&mut self, now: Instant, call: CallId, cause: EndCause) {
+        let _ = self
+            .calls
+            .hang_up(now, self.access.agent_mut(), call, cause);
+    }
+
+    /// Says what is due, if the candidates are there and nothing else is under way.
+    fn describe(&mut self, now: Instant, call: CallId) {
+        let Some(leg) = self.legs.get_mut(&call).filter(|leg| leg.gathered) else {
+            return;
+        };
+        let offer = leg.wants_offer && leg.established && self.calls.is_quiet(call);
+        if leg.due == Due::Nothing && !offer {
+            return;
+        }
+        let Some(local) = self.media.get(&leg.media).and_then(|m| m.media.local(0)) else {
+            let none = EndCause::Media(String::from("no candidates"));
+            return self.end_call(now, call, none);
+        };
+        let asked = leg.negotiation.asked().is_some();
+        let said = if asked {
+            leg.negotiation.answer(&local)
+        } else {
+            leg.negotiation.offer(&local)
+        };
+        let Ok(said) = said else {
+            return self.end_call(now, call, EndCause::Description);
+        };
+        let (said, agent) = (Bytes::from(said), self.access.agent_mut());
+        let due = core::mem::replace(&mut leg.due, Due::Nothing);
+        let sent = match due {
+            Due::Invite => self.calls.invite(now, agent, call, said),
+            Due::Accept => self.calls.accept(now, agent, call, &said),
+            Due::Nothing => {
+                leg.wants_offer = false;
+                self.calls.offer(now, agent, call, Method::INVITE, said)
+            }
+        };
+        match sent {
+            Err(_) => self.end_call(now, call, EndCause::FlowLost),
+            Ok(()) if due == Due::Invite => self.events.push_back(UeEvent::Calling { call }),
+            Ok(()) if asked => self.agreed(now, call),
+            Ok(()) => {}
+        }
+    }
+
+    /// Both descriptions are there: the media look for their way.
+    fn agreed(&mut self, now: Instant, call: CallId) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        leg.fresh = false;
+        let Some(agreed) = leg.negotiation.agreed() else {
+            return;
+        };
+        let Some(entry) = self.media.get_mut(&leg.media) else {
+            return;
+        };
+        if agreed.rtcp_mux {
+            entry.media.limit_components(now, 0, 1);
+        }
+        let (codecs, direction) = (agreed.send.clone(), agreed.direction);
+        let ice = agreed.transport.is_ice();
+        entry.media.expect_data(now, direction.receives());
+        let applied = match &agreed.transport {
+            RemoteTransport::Ice(description) => entry.media.set_remote(now, description).is_ok(),
+            RemoteTransport::Plain { .. } => {
+                let peers = agreed.transport.addresses();
+                entry.media.set_remote_plain(now, 0, &peers).is_ok()
+            }
+            RemoteTransport::Nowhere => true,
+        };
+        if !applied {
+            return self.end_call(now, call, EndCause::Description);
+        }
+        self.events.push_back(UeEvent::Agreed {
+            call,
+            codecs,
+            direction,
+            ice,
+        });
+    }
+
+    /// Takes in what happened to a call.
+    pub(super) fn call_event(&mut self, now: Instant, event: CallEvent) {
+        match event {
+            CallEvent::Incoming {
+                call,
+                from,
+                display_name,
+                to,
+                offer,
+            } => {
+                if self.begin_incoming(now, call, offer.as_ref()) {
+                    self.events.push_back(UeEvent::Incoming {
+                        call,
+                        from,
+                        display_name,
+                        to,
+                    });
+                }
+            }
+            CallEvent::Progress {
+                call,
+                fork,
+                code,
+                answer,
+            } => {
+                self.events.push_back(UeEvent::Ringing { call, code, fork });
+                if let (Some(fork), Some(answer)) = (fork, answer) {
+                    self.early_answer(now, call, fork, &answer);
+                }
+            }
+            CallEvent::Answered { call, fork, answer } => {
+                self.answered(now, call, fork, &answer);
+            }
+            CallEvent::Established { call } => {
+                if let Some(leg) = self.legs.get_mut(&call) {
+                    leg.established = true;
+                }
+                self.events.push_back(UeEvent::Established { call });
+                self.describe(now, call);
+            }
+            CallEvent::Offer { call, offer } => self.offered(now, call, offer.as_ref()),
+            CallEvent::OfferWithdrawn { call } => self.withdrawn(now, call),
+            CallEvent::OfferRefused { call, code } => self.offer_refused(now, call, code),
+            CallEvent::Info {
+                call,
+                content_type,
+                body,
+            } => self.events.push_back(UeEvent::Info {
+                call,
+                content_type,
+                body,
+            }),
+            CallEvent::Ended { call, cause } => self.call_ended(now, call, cause),
+        }
+    }
+
+    fn call_ended(&mut self, now: Instant, call: CallId, cause: EndCause) {
+        if let Some(leg) = self.legs.remove(&call) {
+            self.close_media(now, leg.media);
+            self.events.push_back(UeEvent::Ended { call, cause });
+        }
+    }
+
+    /// The first answer counts, wherever it stands (RFC 3261 section 13.2.1): the media look for
+    /// their way while it rings.
+    fn early_answer(&mut self, now: Instant, call: CallId, fork: usize, answer: &[u8]) {
+        let Some(leg) = self.legs.get_mut(&call).filter(|leg| leg.early.is_none()) else {
+            return;
+        };
+        // One that cannot be used does no harm yet.
+        let mut trial = leg.negotiation.clone();
+        if trial.handle_answer(answer).is_ok() {
+            leg.negotiation = trial;
+            leg.early = Some(fork);
+            self.agreed(now, call);
+        }
+    }
+
+    fn answered(&mut self, now: Instant, call: CallId, fork: Option<usize>, answer: &[u8]) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        match leg.early.take() {
+            None => match leg.negotiation.handle_answer(answer) {
+                Ok(_) => self.agreed(now, call),
+                Err(_) => self.end_call(now, call, EndCause::Description),
+            },
+            // It is the same answer again.
+            Some(early) if Some(early) == fork => {}
+            // Another device was faster than the one whose answer came early: a new offer is for
+            // this one alone.
+            Some(_) => {
+                leg.wants_offer = true;
+                self.restart_media(now, call);
+            }
+        }
+        self.describe(now, call);
+    }
+
+    /// The other side wants to change the session.
+    fn offered(&mut self, now: Instant, call: CallId, offer: Option<&Bytes>) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        let before = leg.negotiation.agreed().map(|agreed| &agreed.transport);
+        let before = before.and_then(user_fragment);
+        let restart = match offer.map(|offer| leg.negotiation.handle_offer(offer)) {
+            // An offer of this side's own begins anew (RFC 8839 section 4.4.1.1.1).
+            None => true,
+            Some(Ok(offer)) => user_fragment(&offer.transport).is_some_and(|new| {
+                // Without ICE before, there is nothing to start over.
+                before.is_none_or(|before| before != new)
+            }),
+            Some(Err(error)) => return self.refuse(now, call, refusal(error)),
+        };
+        leg.due = Due::Accept;
+        if restart && !leg.fresh {
+            self.restart_media(now, call);
+        }
+        self.describe(now, call);
+    }
+
+    /// The other side's offer is gone. If the media have started over for it, this side offers.
+    fn withdrawn(&mut self, now: Instant, call: CallId) {
+        if let Some(leg) = self.legs.get_mut(&call) {
+            leg.negotiation.roll_back();
+            leg.due = Due::Nothing;
+            leg.wants_offer |= leg.fresh;
+        }
+        self.describe(now, call);
+    }
+
+    /// This side's offer was refused: all is as before, unless the media have started over.
+    fn offer_refused(&mut self, now: Instant, call: CallId, code: Option<StatusCode>) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        leg.negotiation.roll_back();
+        if leg.fresh {
+            let refused = EndCause::Media(String::from("new way refused"));
+            self.end_call(now, call, refused);
+        }
+        self.events.push_back(UeEvent::ChangeRefused { call, code });
+        self.describe(now, call);
+    }
+
+    /// Gathers anew with new credentials, while the old way is still in use.
+    fn restart_media(&mut self, now: Instant, call: CallId) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        let Some(entry) = self.media.get_mut(&leg.media) else {
+            return;
+        };
+        (leg.gathered, leg.fresh) = (false, true);
+        // A closed one has ended its call.
+        let _ = entry.media.restart(now);
+        let _ = entry.media.gather(now);
+    }
+
+    /// Takes in what happened to media.
+    pub(super) fn media_event(&mut self, now: Instant, id: MediaId, event: MediaEvent) {
+        let call = id.call;
+        if event == MediaEvent::Closed {
+            return self.forget_media(id);
+        }
+        // Of media that are being closed nobody wants to hear.
+        let Some(leg) = self.legs.get_mut(&call).filter(|leg| leg.media == id) else {
+            return;
+        };
+        match &event {
+            MediaEvent::Gathered => {
+                leg.gathered = true;
+                return self.describe(now, call);
+            }
+            MediaEvent::Completed => leg.restarts = self.config.media_restarts,
+            MediaEvent::OfferDue => {
+                leg.wants_offer = true;
+                self.describe(now, call);
+            }
+            MediaEvent::RouteLost { cause, .. } => {
+                let why = alloc::format!("{cause}");
+                self.media_lost(now, call, why);
+            }
+            MediaEvent::Failed(failure) => {
+                let why = alloc::format!("{failure}");
+                self.media_lost(now, call, why);
+            }
+            MediaEvent::Silent { .. } => {
+                self.media_lost(now, call, String::from("nothing heard"));
+            }
+            MediaEvent::LocalCandidate { .. }
+            | MediaEvent::Proxied { .. }
+            | MediaEvent::Connected { .. }
+            | MediaEvent::ServerFailed { .. }
+            | MediaEvent::NeedCredentials { .. }
+            | MediaEvent::NeedToken { .. }
+            | MediaEvent::Selected { .. }
+            | MediaEvent::Heard { .. }
+            | MediaEvent::KeepAliveDue { .. }
+            | MediaEvent::Ice(_)
+            | MediaEvent::Closed => {}
+        }
+        let event = Box::new(event);
+        self.events.push_back(UeEvent::Media { call, event });
+    }
+
+    /// There is no way any more: one more attempt, or the end of the call.
+    fn media_lost(&mut self, now: Instant, call: CallId, why: String) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        if leg.fresh {
+            // It is being looked for.
+            return;
+        }
+        let ice = leg
+            .negotiation
+            .agreed()
+            .is_some_and(|a| a.transport.is_ice());
+        if leg.restarts == 0 || !leg.established || !ice {
+            return self.end_call(now, call, EndCause::Media(why));
+        }
+        leg.restarts = leg.restarts.saturating_sub(1);
+        leg.wants_offer = true;
+        self.restart_media(now, call);
+    }
+
+    /// The network has changed: calls get new media, and offer them.
+    pub(super) fn move_media(&mut self, now: Instant) {
+        let calls: Vec<_> = self.legs.keys().copied().collect();
+        for call in calls {
+            let Some(leg) = self.legs.get_mut(&call) else {
+                continue;
+            };
+            let old = leg.media;
+            leg.media = MediaId {
+                call,
+                instance: old.instance.saturating_add(1),
+            };
+            (leg.gathered, leg.fresh) = (false, true);
+            leg.wants_offer = true;
+            self.close_media(now, old);
+            // Who offers controls.
+            self.open_media(now, call, Role::Controlling);
+        }
+    }
+}
+
+/// The user name fragment of a description, which is new when ICE starts over.
+fn user_fragment(transport: &RemoteTransport) -> Option<String> {
+    match transport {
+        RemoteTransport::Ice(description) => Some(description.remote.credentials.ufrag.clone()),
+        RemoteTransport::Plain { .. } | RemoteTransport::Nowhere => None,
+    }
+}
+
+/// What SIP says to an offer that cannot be taken (RFC 3261 section 13.3.1.3).
+fn refusal(error: NegotiationError) -> StatusCode {
+    if matches!(error, NegotiationError::Sdp(_)) {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::NOT_ACCEPTABLE_HERE
+    }
+}
