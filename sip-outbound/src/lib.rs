@@ -120,7 +120,8 @@ pub use http_connect::auth::Allow;
 pub use sec_agree::{SecAgreeError, SecMechanism, SecMechanisms, digest_verify};
 // Framing.
 pub use framing::{
-    DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, classify,
+    DatagramKind, Frame, Framer, FramerConfig, FramingError, PING, PONG, Role, answer_binding,
+    classify,
 };
 // Transactions.
 pub use transaction::{
@@ -142,7 +143,7 @@ pub use edge::{
 // The registrar.
 pub use registrar::{
     BindingId, KeyAnswer, Next, RegisterStep, Registrar, RegistrarConfig, RegistrarConfigError,
-    RegistrarEvent, Target, Targets, Ticket,
+    RegistrarEvent, Target, Targets, Ticket, with_all_challenges,
 };
 // Shared words.
 pub use sans_io_time::Instant;

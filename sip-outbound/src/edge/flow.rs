@@ -2,10 +2,6 @@
 
 use alloc::string::String;
 
-use bytes::Bytes;
-use stun_proto::wire::{
-    Class, Message as StunMessage, MessageType, Method as StunMethod, Writer, XorMappedAddress,
-};
 use stun_proto::{FiveTuple, Transport};
 
 use super::EdgeConfig;
@@ -153,19 +149,4 @@ impl EdgeFlow {
             Some(Link::Datagram) | None => None,
         }
     }
-}
-
-/// The answer to a Binding request (RFC 5626 section 8).
-pub(super) fn answer_binding(at: FiveTuple, datagram: &[u8]) -> Option<Bytes> {
-    let request = StunMessage::parse(datagram).ok()?;
-    if request.class() != Class::Request || request.method() != StunMethod::BINDING {
-        return None;
-    }
-    let mut buf = [0; 128];
-    let ty = MessageType::request(StunMethod::BINDING).success();
-    let len = Writer::new(&mut buf, ty, request.transaction_id())
-        .attribute(&XorMappedAddress(at.remote))
-        .finish()
-        .ok()?;
-    buf.get(..len).map(Bytes::copy_from_slice)
 }

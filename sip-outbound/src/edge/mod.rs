@@ -25,7 +25,7 @@ pub use flow::{EdgeFlowEnd, Side};
 pub use token::{FlowToken, FlowTokenKeys, ForgedToken};
 
 use crate::Instant;
-use crate::framing::{DatagramKind, Frame, PONG, classify};
+use crate::framing::{DatagramKind, Frame, PONG, answer_binding, classify};
 use crate::outbox::Leftovers;
 use crate::time::{Clock, Timers};
 use crate::transaction::{ClientId, ClientTransactions, ServerId, ServerTransactions};
@@ -276,7 +276,7 @@ impl EdgeProxy {
                 if let Some(flow) = known {
                     self.touch(now, flow);
                 }
-                if let Some(answer) = flow::answer_binding(at, data) {
+                if let Some(answer) = answer_binding(at, data) {
                     self.push_datagram(at, answer);
                 }
             }

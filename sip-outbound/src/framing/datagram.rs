@@ -1,6 +1,11 @@
 //! What a datagram on a SIP port is (RFC 5626 section 8).
 
-use stun_proto::wire::MAGIC_COOKIE;
+use bytes::Bytes;
+use stun_proto::FiveTuple;
+use stun_proto::wire::{
+    Class, MAGIC_COOKIE, Message as StunMessage, MessageType, Method as StunMethod, Writer,
+    XorMappedAddress,
+};
 
 /// The protocol a datagram belongs to, told by its first octets alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,4 +40,21 @@ pub fn classify(datagram: &[u8]) -> DatagramKind {
         Some(0 | 1) if cookie => DatagramKind::Stun,
         Some(_) | None => DatagramKind::Sip,
     }
+}
+
+/// The answer to the keep-alive of a client over datagrams, a STUN Binding request: what every
+/// element sends back that clients register with directly (RFC 5626 section 8). `None` for anything
+/// else. Over streams [`PONG`](super::PONG) answers [`Frame::Ping`](super::Frame).
+pub fn answer_binding(at: FiveTuple, datagram: &[u8]) -> Option<Bytes> {
+    let request = StunMessage::parse(datagram).ok()?;
+    if request.class() != Class::Request || request.method() != StunMethod::BINDING {
+        return None;
+    }
+    let mut buf = [0; 128];
+    let ty = MessageType::request(StunMethod::BINDING).success();
+    let len = Writer::new(&mut buf, ty, request.transaction_id())
+        .attribute(&XorMappedAddress(at.remote))
+        .finish()
+        .ok()?;
+    buf.get(..len).map(Bytes::copy_from_slice)
 }

@@ -4,7 +4,7 @@ mod budget;
 mod datagram;
 mod stream;
 
-pub use datagram::{DatagramKind, classify};
+pub use datagram::{DatagramKind, answer_binding, classify};
 pub use stream::{Frame, Framer, FramerConfig, FramingError, Role};
 
 /// What a client sends to ask whether a stream is alive: CR LF CR LF.

@@ -16,7 +16,7 @@ use stun_proto::Rng;
 
 pub use bindings::BindingId;
 pub use config::{RegistrarConfig, RegistrarConfigError};
-pub use targets::{Next, Target, Targets};
+pub use targets::{Next, Target, Targets, with_all_challenges};
 
 use crate::Instant;
 use crate::time::Clock;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::BindingId;
 use crate::ua::FlowId;
-use crate::wire::{BuildError, Message, Name, Request, StatusCode, UriBuf};
+use crate::wire::{BuildError, Message, Name, Request, Response, StatusCode, UriBuf};
 
 /// One way to a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,4 +91,33 @@ impl Targets {
             }
         }
     }
+}
+
+/// The response a proxy passes back that has tried several devices: `best`, which it has chosen
+/// among the final responses, with the challenges of all 401 and 407 when it is one itself, so that
+/// the client can answer all of them at once (RFC 3261 section 16.7 step 7). Those of one sender
+/// stay in their order.
+///
+/// # Errors
+/// [`BuildError`] when the response would break a limit.
+pub fn with_all_challenges<'r>(
+    best: &Response,
+    others: impl IntoIterator<Item = &'r Response>,
+) -> Result<Message, BuildError> {
+    let asks = |response: &Response| {
+        let code = response.code();
+        code == StatusCode::UNAUTHORIZED || code == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+    };
+    let mut edit = best.edit();
+    for other in others {
+        if !asks(best) || !asks(other) {
+            continue;
+        }
+        for name in [Name::WWW_AUTHENTICATE, Name::PROXY_AUTHENTICATE] {
+            for row in other.rows(name) {
+                edit = edit.push_back(name, row);
+            }
+        }
+    }
+    edit.finish()
 }

@@ -892,3 +892,89 @@ fn what_is_known_of_a_device_ends_with_its_last_binding() {
     registrar.handle_timeout(at(1000));
     assert_eq!(devices(&registrar), (0, 0));
 }
+
+// spec: SIP-16.7-3
+#[test]
+fn a_challenge_that_is_passed_back_carries_those_of_all_branches() {
+    let answer = |code: u16, rows: &[(&str, &str)]| {
+        let request = request("c", 1, 2, "");
+        let code = StatusCode::new(code).unwrap();
+        let mut builder = Builder::reply(&request, code, Some("t"));
+        for (name, value) in rows {
+            builder = builder.header(*name, value);
+        }
+        Response::check(builder.finish(b"").unwrap(), &Limits::DEFAULT).unwrap()
+    };
+    let first = answer(
+        401,
+        &[
+            ("WWW-Authenticate", "Digest realm=\"a\", x=1"),
+            ("WWW-Authenticate", "Digest realm=\"a\", x=2"),
+        ],
+    );
+    let second = answer(
+        407,
+        &[
+            ("Proxy-Authenticate", "Digest realm=\"b\""),
+            ("WWW-Authenticate", "Digest realm=\"c\""),
+        ],
+    );
+    let busy = answer(486, &[("WWW-Authenticate", "Digest realm=\"d\"")]);
+    let rows = |message: &Message, name| message.rows(name).map(String::from).collect::<Vec<_>>();
+    let merged = with_all_challenges(&first, [&second, &busy]).unwrap();
+    assert!(merged.as_bytes().starts_with(b"SIP/2.0 401 "));
+    assert_eq!(
+        rows(&merged, Name::WWW_AUTHENTICATE),
+        [
+            "Digest realm=\"a\", x=1",
+            "Digest realm=\"a\", x=2",
+            "Digest realm=\"c\""
+        ]
+    );
+    assert_eq!(
+        rows(&merged, Name::PROXY_AUTHENTICATE),
+        ["Digest realm=\"b\""]
+    );
+    // Another best response stays as it is.
+    let merged = with_all_challenges(&busy, [&first, &second]).unwrap();
+    assert_eq!(merged.as_bytes(), busy.message().as_bytes());
+}
+
+// spec: OUT-6-11
+#[test]
+fn a_registrar_that_clients_reach_directly_answers_their_keep_alives() {
+    use crate::framing::{Frame, Framer, FramerConfig, PING, PONG, Role, answer_binding, classify};
+    use stun_proto::wire::{
+        Class, Message as Stun, MessageType, Method as StunMethod, Writer, XorMappedAddress,
+    };
+    // Around the registrar stand the same framer and the same answer as everywhere.
+    let mut framer = Framer::new(FramerConfig::new(Role::Server), at(0));
+    let mut input = &PING[..];
+    assert!(matches!(framer.next(at(0), &mut input), Some(Frame::Ping)));
+    assert_eq!(PONG, b"\r\n");
+    let tuple = stun_proto::FiveTuple::udp(
+        core::net::SocketAddr::from(([192, 0, 2, 1], 5060)),
+        core::net::SocketAddr::from(([203, 0, 113, 7], 40112)),
+    );
+    let mut buf = [0; 64];
+    let id = stun_proto::Rng::from_seed([7; 32]).transaction_id();
+    let ty = MessageType::request(StunMethod::BINDING);
+    let len = Writer::new(&mut buf, ty, id).finish().unwrap();
+    assert_eq!(classify(&buf[..len]), crate::framing::DatagramKind::Stun);
+    let answer = answer_binding(tuple, &buf[..len]).unwrap();
+    let answer = Stun::parse(&answer).unwrap();
+    assert_eq!(
+        (answer.class(), answer.transaction_id()),
+        (Class::Success, id)
+    );
+    assert_eq!(answer.find(), Some(XorMappedAddress(tuple.remote)));
+    assert_eq!(answer_binding(tuple, b"OPTIONS sip:a SIP/2.0"), None);
+    // And its answers may ask for them.
+    let mut registrar = registrar(RegistrarConfig {
+        flow_timer: Some(100),
+        ..open()
+    });
+    let rows = alloc::format!("{}{OUTBOUND}", contact(1, "sip:a@h"));
+    let answer = ask(&mut registrar, 0, Some(1), &request("c", 1, 1, &rows));
+    assert_eq!(answer.seconds(Name::FLOW_TIMER), Ok(100));
+}

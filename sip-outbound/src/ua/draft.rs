@@ -189,6 +189,11 @@ impl UserAgent {
             |(name, _): &(String, String)| Key::from(name.as_str()) == Name::CONTACT.into();
         let own = dialog && !draft.headers.iter().any(is_contact);
         let contact = self.contact_uri(flow, true).filter(|_| own);
+        let supported = if draft.method == Method::REGISTER {
+            "path"
+        } else {
+            "outbound"
+        };
         let mut builder = Builder::request(&draft.method, &draft.uri).header(Name::VIA, via);
         for route in &draft.routes {
             builder = builder.header(Name::ROUTE, route);
@@ -200,7 +205,7 @@ impl UserAgent {
             .header(Name::CALL_ID, &draft.call_id)
             .header(Name::CSEQ, format_args!("{} {}", draft.cseq, draft.method))
             .maybe(Name::CONTACT, contact.map(|uri| alloc::format!("<{uri}>")))
-            .header(Name::SUPPORTED, "outbound")
+            .header(Name::SUPPORTED, supported)
             .maybe(Name::USER_AGENT, self.config.user_agent.as_ref());
         let slot = match self.flows.get(&flow).map(|flow| flow.purpose) {
             Some(Purpose::Slot(slot)) => self.slots.get_mut(slot),

@@ -14,6 +14,7 @@ mod flow;
 mod idle;
 mod inbound;
 mod keepalive;
+mod others;
 mod registration;
 mod request;
 mod slot;

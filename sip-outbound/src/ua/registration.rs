@@ -99,7 +99,7 @@ impl UserAgent {
     }
 
     /// Makes a binding again over the flow that had it.
-    fn register_anew(&mut self, now: Instant, index: usize, flow: FlowId) {
+    pub(super) fn register_anew(&mut self, now: Instant, index: usize, flow: FlowId) {
         let expires = self.config.expires;
         let Some(slot) = self.slots.get_mut(index) else {
             return;

@@ -369,6 +369,7 @@ impl UserAgent {
         let invite_success = code.is_success() && *response.method() == Method::INVITE;
         if !code.is_provisional() {
             self.note_accepted(flow, request, &response);
+            self.others_answered(now, request, &response);
         }
         // An accepted INVITE stays, for its ACKs and for further 2xx.
         if !code.is_provisional() && !invite_success {

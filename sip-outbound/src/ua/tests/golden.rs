@@ -606,3 +606,57 @@ fn the_network_may_end_a_registration() {
     assert!(!end(&mut bench, 2, RegistrationEnd::Deactivated));
     assert!(!end(&mut bench, 3, RegistrationEnd::Deactivated));
 }
+
+// spec: OUT-4.2.3-1, SIP-10.2.2-1
+#[test]
+fn contacts_of_others_and_all_at_once_carry_neither_instance_nor_reg_id() {
+    let (mut bench, flows) = Bench::registered(config(2), &[]);
+    let now = bench.now;
+    let other = uri("sip:alice@192.0.2.77;ob");
+    bench.ua.register_other(now, &other, 600).unwrap();
+    bench.drain();
+    let (flow, register) = bench.next_request();
+    assert_eq!(flow, flows[0]);
+    assert_eq!(
+        masked(&register),
+        "REGISTER sip:ims.example.com SIP/2.0\r\nVia: SIP/2.0/TLS 10.7.0.9:40112;branch=BRANCH;rport\r\n\
+         Route: <sips:ep1.example.com;lr>\r\nMax-Forwards: 70\r\nFrom: <sip:alice@ims.example.com>;tag=TAG\r\n\
+         To: <sip:alice@ims.example.com>\r\nCall-ID: CALL\r\nCSeq: 1 REGISTER\r\nSupported: path\r\n\
+         Contact: <sip:alice@192.0.2.77;ob>;expires=600\r\nContent-Length: 0\r\n\r\n"
+    );
+    let challenge = "Digest realm=\"ims.example.com\",nonce=\"n\",qop=\"auth\",algorithm=SHA-256";
+    bench.answer(flow, &register, 401, &[("WWW-Authenticate", challenge)]);
+    let (_, register) = bench.next_request();
+    assert!(register.has(Name::AUTHORIZATION));
+    bench.answer(
+        flow,
+        &register,
+        200,
+        &[("Contact", "<sip:alice@192.0.2.77;ob>;expires=600")],
+    );
+    assert_eq!(bench.kinds(), "Response");
+
+    bench.ua.remove_all_bindings(now).unwrap();
+    bench.drain();
+    let (_, register) = bench.next_request();
+    assert_eq!(register.only(Name::CONTACT), Ok("*"));
+    assert_eq!(register.only(Name::EXPIRES), Ok("0"));
+    assert!(!text(&register).contains("instance") && !text(&register).contains("reg-id"));
+    bench.answer(flow, &register, 200, &[]);
+    // The own ones come back.
+    let mut again: Vec<_> = (0..2)
+        .map(|_| {
+            let (_, register) = bench.next_request();
+            register
+                .contacts(&Limits::DEFAULT)
+                .next()
+                .unwrap()
+                .unwrap()
+                .reg_id()
+        })
+        .collect();
+    again.sort();
+    assert_eq!(again, [Some(1), Some(2)]);
+    let mut idle = super::bench(super::config(1));
+    assert_eq!(idle.ua.remove_all_bindings(now), Err(RequestError::NoFlow));
+}
