@@ -105,7 +105,7 @@
 //! | 8489 | all, save TLS and string preparation, which are the host's |
 //! | 5389, 3489 | their peers are served; classic integrity is ignored |
 //! | 5769 | its test vectors |
-//! | 5780 | over UDP; PADDING is answered with no more than was sent, never asked for |
+//! | 5780 | over UDP, mappings over TCP and TLS as well; PADDING is answered with no more than was sent, never asked for |
 //! | 7064, 7065 | URIs |
 //! | 7350, 7443 | DTLS as a transport; ALPN identifiers |
 //! | 4571 | frames, as ICE uses them |

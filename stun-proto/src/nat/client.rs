@@ -17,15 +17,37 @@ use crate::wire::{
 use crate::{FiveTuple, Instant, Path, Received, Rng, Transactions, Transmit, Transport};
 
 /// Ten new transactions per second at most (RFC 5780 section 5).
-const PACE: Duration = Duration::from_millis(100);
+pub(super) const PACE: Duration = Duration::from_millis(100);
 /// Bytes of the longest request.
-const MAX_REQUEST: usize = 64;
+pub(super) const MAX_REQUEST: usize = 64;
 
 /// What the first answer told.
 #[derive(Clone, Copy, Debug)]
-struct Learned {
-    mapped: SocketAddr,
-    other: Option<SocketAddr>,
+pub(super) struct Learned {
+    pub(super) mapped: SocketAddr,
+    pub(super) other: Option<SocketAddr>,
+}
+
+impl Learned {
+    /// `None` where there is no second address that the tests could use.
+    pub(super) fn of(mapped: SocketAddr, server: SocketAddr, message: &Message<'_>) -> Self {
+        let usable = |other: &SocketAddr| {
+            other.is_ipv4() == server.is_ipv4()
+                && other.ip() != server.ip()
+                && other.port() != server.port()
+        };
+        let other = message.find::<OtherAddress>().map(|other| other.0);
+        Self {
+            mapped,
+            other: other.filter(usable),
+        }
+    }
+}
+
+/// What somebody on the way made of the unprotected copy of the mapped address.
+pub(super) fn rewritten(mapped: SocketAddr, message: &Message<'_>) -> Option<SocketAddr> {
+    let plain = message.find::<MappedAddress>().map(|plain| plain.0);
+    plain.filter(|plain| *plain != mapped)
 }
 
 /// The request that is next or under way.
@@ -447,20 +469,10 @@ impl NatClient {
         let Outcome::Answered { message, .. } = outcome else {
             return;
         };
-        let plain = message.find::<MappedAddress>().map(|plain| plain.0);
-        if let Some(to) = plain.filter(|plain| *plain != mapped) {
+        if let Some(to) = rewritten(mapped, message) {
             self.events.push_back(NatEvent::Rewritten { to });
         }
-        let other = message.find::<OtherAddress>().map(|other| other.0);
-        let usable = |other: &SocketAddr| {
-            other.is_ipv4() == self.server.is_ipv4()
-                && other.ip() != self.server.ip()
-                && other.port() != self.server.port()
-        };
-        let learned = Learned {
-            mapped,
-            other: other.filter(usable),
-        };
+        let learned = Learned::of(mapped, self.server, message);
         let local = self.sockets.get(&NatSocket::Mapping).copied().flatten();
         if local == Some(mapped) {
             self.events.push_back(NatEvent::NoNat);
@@ -543,7 +555,7 @@ impl NatClient {
 }
 
 /// The mapped address in a response, or why there is none.
-fn read(message: &Message<'_>) -> Result<SocketAddr, NatFailure> {
+pub(super) fn read(message: &Message<'_>) -> Result<SocketAddr, NatFailure> {
     if message.class() == Class::Error {
         return Err(match message.find::<ErrorCode<'_>>().map(|e| e.code()) {
             Some(ErrorCode::UNKNOWN_ATTRIBUTE) => NatFailure::Unsupported,
@@ -564,7 +576,7 @@ fn is_known(ty: AttributeType) -> bool {
 }
 
 /// 36 bytes at most.
-fn write(
+pub(super) fn write(
     buf: &mut [u8],
     id: TransactionId,
     change: Option<ChangeRequest>,
