@@ -211,7 +211,7 @@ impl EdgeProxy {
         if let Some(at) = at {
             flow.open(at, &self.config, now);
             if !at.transport.is_stream() {
-                self.by_tuple.insert(at, id);
+                self.by_tuple.entry(at).or_insert(id);
             }
         }
         self.flows.insert(id, flow);
@@ -226,8 +226,9 @@ impl EdgeProxy {
             return;
         };
         entry.open(at, &self.config, now);
+        // Several next hops can be one address.
         if !at.transport.is_stream() {
-            self.by_tuple.insert(at, flow);
+            self.by_tuple.entry(at).or_insert(flow);
         }
         self.touch(now, flow);
         for waiting in self.take_waiting(flow) {
@@ -264,6 +265,15 @@ impl EdgeProxy {
 
     /// Takes in a datagram of the access side, from whomever.
     pub fn handle_datagram(&mut self, now: Instant, at: FiveTuple, data: &[u8]) {
+        self.datagram(now, Side::Access, at, data);
+    }
+
+    /// Takes in a datagram of the core side: from somebody the host knows by its address and trusts.
+    pub fn handle_core_datagram(&mut self, now: Instant, at: FiveTuple, data: &[u8]) {
+        self.datagram(now, Side::Core, at, data);
+    }
+
+    fn datagram(&mut self, now: Instant, side: Side, at: FiveTuple, data: &[u8]) {
         let now = self.clock.advance(now);
         let known = self.by_tuple.get(&at).copied();
         match classify(data) {
@@ -283,6 +293,7 @@ impl EdgeProxy {
             DatagramKind::Sip => {
                 let limits = match known.and_then(|flow| self.flows.get(&flow)) {
                     Some(flow) if flow.registration.is_some() => self.config.parse.limits,
+                    Some(_) | None if side == Side::Core => self.config.parse.limits,
                     Some(_) | None => self.config.unregistered_limits,
                 };
                 let parse = crate::wire::ParseConfig {
@@ -290,7 +301,7 @@ impl EdgeProxy {
                     ..self.config.parse
                 };
                 match Message::parse(data, &parse) {
-                    Ok(message) => match self.datagram_flow(now, at, &message) {
+                    Ok(message) => match self.datagram_flow(now, side, at, &message) {
                         Some(flow) => {
                             self.touch(now, flow);
                             self.handle_message(now, flow, message);
@@ -305,11 +316,17 @@ impl EdgeProxy {
     }
 
     /// The flow of a datagram; only what looks like a request opens one.
-    fn datagram_flow(&mut self, now: Instant, at: FiveTuple, message: &Message) -> Option<FlowId> {
+    fn datagram_flow(
+        &mut self,
+        now: Instant,
+        side: Side,
+        at: FiveTuple,
+        message: &Message,
+    ) -> Option<FlowId> {
         let known = self.by_tuple.get(&at).copied();
         known.or_else(|| {
-            let room = self.has_room(Side::Access) && !self.is_clogged();
-            (room && message.is_request()).then(|| self.add_flow(now, Side::Access, None, Some(at)))
+            let room = self.has_room(side) && !self.is_clogged();
+            (room && message.is_request()).then(|| self.add_flow(now, side, None, Some(at)))
         })
     }
 
@@ -370,8 +387,19 @@ impl EdgeProxy {
         ] {
             self.timers.disarm(timer);
         }
+        // Others may go the same way: next hops with one address.
+        let mut shared = false;
         if let Some(at) = entry.at {
-            self.by_tuple.remove(&at);
+            if self.by_tuple.get(&at) == Some(&flow) {
+                self.by_tuple.remove(&at);
+                let mut core = self.core.values().copied();
+                let same =
+                    |flow: &FlowId| self.flows.get(flow).and_then(|flow| flow.at) == Some(at);
+                if let Some(heir) = core.find(same) {
+                    self.by_tuple.insert(at, heir);
+                }
+            }
+            shared = self.by_tuple.contains_key(&at);
         }
         if let Some(target) = &entry.target {
             self.core.remove(&NextHop::of(&target.uri));
@@ -380,6 +408,7 @@ impl EdgeProxy {
         if entry.side == Side::Core {
             self.core_flows = self.core_flows.saturating_sub(1);
         }
+        let path = path.filter(|_| !shared);
         let lost = path.map(|path| self.clients.path_failed(path));
         for client in lost.unwrap_or_default() {
             self.branch_failed(now, client, entry.side == Side::Access);

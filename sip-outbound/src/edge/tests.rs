@@ -1,6 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
 mod agree;
+mod core_side;
 mod gate;
 mod routing;
 mod tokens;
