@@ -334,7 +334,6 @@ impl Pcscf {
             remote: to,
         };
         if !transport.is_stream() {
-            self.udp_flows.insert(to);
             return self.edge.flow_opened(now, flow, at);
         }
         let tunnel = Tunnel::new(self.tunnel_config(), self.rng.fork(), now);

@@ -23,7 +23,7 @@ mod flows;
 mod home;
 mod words;
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -127,8 +127,6 @@ pub struct Pcscf {
     /// Connections in [`Phase::Handshake`].
     handshakes: usize,
     owners: BTreeMap<FlowId, Owner>,
-    /// Registrars whose datagrams have a flow.
-    udp_flows: BTreeSet<SocketAddr>,
     ready: VecDeque<ConnId>,
     actions: VecDeque<PcscfAction>,
     events: VecDeque<PcscfEvent>,
@@ -150,6 +148,9 @@ impl Pcscf {
         let port = config.core_socket.port();
         config.edge.port = config.edge.port.or((port != 5060).then_some(port));
         config.edge.aliases.push(config.edge.host.clone());
+        // A call may ring for long without a word.
+        let ringing = config.edge.timings.unanswered;
+        config.edge.core_idle = config.edge.core_idle.max(ringing);
         // Whatever waits is pulled out of it at once.
         config.edge.max_unsent = config.edge.max_unsent.max(config.max_unsent);
         let mut rng = Rng::from_seed(seed);
@@ -173,7 +174,6 @@ impl Pcscf {
             next_conn: 1,
             handshakes: 0,
             owners: BTreeMap::new(),
-            udp_flows: BTreeSet::new(),
             ready: VecDeque::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -325,11 +325,7 @@ impl Pcscf {
             return Received::NotMine;
         }
         let now = self.clock.advance(now);
-        // So that a registrar that speaks first is not taken for a client.
-        if self.udp_flows.insert(at.remote) {
-            self.edge.flow_accepted(now, at, Side::Core);
-        }
-        self.edge.handle_datagram(now, at, data);
+        self.edge.handle_core_datagram(now, at, data);
         self.settle(now);
         Received::Consumed
     }
@@ -439,11 +435,11 @@ impl Pcscf {
     }
 
     /// Whether more is to be read of a TCP connection now: not while the other side does not read
-    /// what is sent.
+    /// what is sent, nor while the host does not take what is its own.
     pub fn wants_input(&self, conn: ConnId) -> bool {
         let mark = self.config.max_unsent / 4;
         let entry = self.conns.get(&conn);
-        entry.is_some_and(|entry| entry.waiting() <= mark)
+        entry.is_some_and(|entry| entry.waiting() <= mark && entry.tunnel.readable() <= mark)
     }
 
     /// What has come over a connection that is the host's, see [`PcscfEvent::Http`].

@@ -250,3 +250,47 @@ fn clients_call_it_by_the_port_they_came_to() {
         assert!(path.ends_with("@203.0.113.40:5070;lr>"), "{path}");
     }
 }
+
+#[test]
+fn a_registrar_that_was_silent_for_long_is_still_known() {
+    let mut world = World::new(hop_config(Transport::Udp));
+    let conn = world.connect(Listener::Tcp).unwrap();
+    register(&mut world, conn, DOMAIN);
+    let (_, bytes) = world.datagrams.pop().unwrap();
+    let path = String::from(checked(&bytes).only(Name::PATH).unwrap());
+    let answer = accepted(&bytes);
+    world
+        .pcscf
+        .handle_datagram(world.now, udp(), answer.as_bytes());
+    // The registrar is called by its address as well.
+    register(&mut world, conn, "203.0.113.21:5060");
+    world.output(conn);
+    for minute in 0..60 {
+        world.run_for(Duration::from_secs(60));
+        world.input(conn, b"\r\n\r\n");
+        if minute % 9 == 0 {
+            register(&mut world, conn, DOMAIN);
+            let (_, bytes) = world.datagrams.pop().unwrap();
+            let answer = accepted(&bytes);
+            world
+                .pcscf
+                .handle_datagram(world.now, udp(), answer.as_bytes());
+            world.settle();
+        }
+    }
+    world.output(conn);
+    // Requests of the core may be large from the first one on.
+    let text = message(&path);
+    let body = "x".repeat(5000);
+    let text = String::from_utf8(text).unwrap();
+    let text = text.replace(
+        "Length: 0\r\n\r\n",
+        &std::format!("Length: 5000\r\n\r\n{body}"),
+    );
+    world
+        .pcscf
+        .handle_datagram(world.now, udp(), text.as_bytes());
+    world.settle();
+    let got = world.output(conn);
+    assert!(got.starts_with("MESSAGE ") && got.ends_with(&body), "{got}");
+}

@@ -1,5 +1,6 @@
 //! Anything at all, from anyone, in any order.
 
+use alloc::collections::BTreeSet;
 use alloc::vec;
 
 use proptest::prelude::*;

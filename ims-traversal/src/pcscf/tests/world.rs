@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use alloc::collections::BTreeSet;
 use alloc::string::ToString as _;
 use alloc::sync::Arc;
 use alloc::vec;
