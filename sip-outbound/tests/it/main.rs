@@ -9,6 +9,7 @@
 
 mod memory;
 mod scale;
+mod torture;
 
 use core::net::SocketAddr;
 use core::time::Duration;
