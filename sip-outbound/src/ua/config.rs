@@ -166,6 +166,8 @@ pub struct UserAgentConfig {
     pub max_unsent: usize,
     /// How long bytes may wait for a flow to take them before it counts as failed: 10 s.
     pub max_unsent_age: Duration,
+    /// Actions and events that wait for the host: 256; with more, messages are dropped unread.
+    pub max_events: usize,
     /// Flows to other next hops: 4.
     pub max_extra_flows: usize,
 }
@@ -237,6 +239,7 @@ impl UserAgentConfig {
             max_transactions: 256,
             max_unsent: 256 * 1024,
             max_unsent_age: Duration::from_secs(10),
+            max_events: 256,
             max_extra_flows: 4,
         }
     }
@@ -248,6 +251,53 @@ impl UserAgentConfig {
             expires: 600_000,
             ..Self::new(aor, instance, proxies)
         }
+    }
+
+    /// A bound for the bytes a user agent with this configuration ever holds, whatever comes in. What
+    /// the application hands in (accounts, requests that are larger than messages it accepts) comes
+    /// on top.
+    ///
+    /// The defaults give 380 MB: 256 open transactions in each direction, all of the longest
+    /// messages. A user agent with a registration and nothing else takes about 36 KiB.
+    pub const fn max_memory(&self) -> usize {
+        // Measured (tests/it/memory_ua.rs) and rounded up; map nodes are half full at worst.
+        const FIXED: usize = 64 * 1024;
+        const FLOW: usize = 8192;
+        const TRANSACTION: usize = 2048;
+        // Realms remembered, each with a few texts of one header field.
+        const REALMS: usize = 8 * 8;
+        let limits = &self.parse.limits;
+        let message = limits.max_message();
+        let flow = FLOW
+            .saturating_add(limits.max_incoming())
+            .saturating_add(self.max_unsent)
+            // Names of its dialogs, and what the registrar has granted.
+            .saturating_add(self.max_transactions.saturating_mul(limits.line))
+            .saturating_add(limits.head)
+            .saturating_add(limits.line.saturating_mul(REALMS));
+        let flows = self.flows.saturating_add(self.max_extra_flows);
+        // The request, its names once more, the last response; a 2xx that is sent again.
+        let server = TRANSACTION
+            .saturating_add(message.saturating_mul(3))
+            .saturating_add(limits.head);
+        // The request and what it is made of, the ACK; for each of them a CANCEL.
+        let client = TRANSACTION
+            .saturating_add(message.saturating_mul(2))
+            .saturating_add(limits.head)
+            .saturating_mul(2);
+        // Those with a message, and those of ends and failures.
+        let events = self
+            .max_events
+            .saturating_mul(message)
+            .saturating_add(self.max_transactions.saturating_mul(4 * 256));
+        FIXED
+            .saturating_add(flows.saturating_mul(flow))
+            .saturating_add(crate::outbox::MAX_LEFT.saturating_mul(self.max_unsent))
+            .saturating_add(
+                self.max_transactions
+                    .saturating_mul(server.saturating_add(client)),
+            )
+            .saturating_add(events)
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -286,6 +336,7 @@ impl UserAgentConfig {
         let zero = waits.iter().any(Duration::is_zero)
             || self.expires == 0
             || self.max_transactions == 0
+            || self.max_events == 0
             || self.max_unsent == 0;
         if zero { Err(ConfigError::Zero) } else { Ok(()) }
     }

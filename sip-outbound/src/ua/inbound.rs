@@ -85,6 +85,10 @@ const KNOWN: [Method; 14] = [
 impl UserAgent {
     pub(super) fn handle_message(&mut self, now: Instant, flow: FlowId, message: Message) {
         let limits = self.limits().limits;
+        // The host takes nothing of what it is told.
+        if self.actions.len().saturating_add(self.events.len()) >= self.config.max_events {
+            return;
+        }
         if !message.is_request() {
             if let Ok(response) = Response::check(message, &limits) {
                 self.handle_response(now, flow, response);

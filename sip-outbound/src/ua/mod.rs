@@ -584,6 +584,11 @@ impl UserAgent {
         Some(len)
     }
 
+    /// A bound for the bytes this user agent ever holds: see [`UserAgentConfig::max_memory`].
+    pub const fn max_memory(&self) -> usize {
+        self.config.max_memory()
+    }
+
     fn limits(&self) -> &ParseConfig {
         &self.config.parse
     }

@@ -8,6 +8,7 @@
 )]
 
 mod memory;
+mod memory_ua;
 mod scale;
 mod torture;
 
