@@ -161,6 +161,7 @@ fn the_exchange_of_rfc8656_is_reproduced_byte_by_byte() {
     );
 }
 
+// Trap T3: such a server does not look at SHA-256 and would challenge for ever.
 // spec: STUN-9.2.2-1
 #[test]
 fn a_challenge_without_algorithms_is_answered_as_in_rfc5389() {
@@ -259,6 +260,7 @@ fn client_and_server_agree_in_every_mode() {
     }
 }
 
+// Trap T14.
 // spec: STUN-9.2.2-2
 #[test]
 fn an_md5_key_and_sha256_integrity_go_together() {
@@ -472,6 +474,7 @@ fn proof_comes_before_attributes_nobody_knows() {
     assert!(Message::parse(&bytes).unwrap().verify(&sha256).is_ok());
 }
 
+// Trap T2: every error is protected once the key is known.
 // spec: STUN-9.2.4-7, STUN-9.2.4-2, STUN-6.3.1.1-2, STUN-16-1, SEC-T-02, 5389-10.2.2-1
 #[test]
 fn a_nonce_is_for_one_client_and_600_seconds() {
@@ -672,6 +675,7 @@ fn a_server_that_never_has_enough_is_left() {
     }
 }
 
+// Trap T8.
 // spec: STUN-9.2.5-3
 #[test]
 fn a_401_with_a_new_nonce_may_mean_stale_once() {
@@ -705,6 +709,7 @@ fn one_new_nonce_serves_all_requests_under_way() {
     assert_eq!(nonce.as_str(), Some("obMatJos2gAAA1"));
 }
 
+// Trap T17: a challenge without REALM or NONCE, or with empty ones.
 // spec: SEC-C-02, SEC-G-05
 #[test]
 fn challenges_that_cannot_be_answered() {
@@ -759,6 +764,7 @@ fn challenges_that_cannot_be_answered() {
     );
 }
 
+// Traps T1 and T7.
 // spec: STUN-9.2.5-6, STUN-9.2.5-7
 #[test]
 fn unprotected_errors_leave_a_hint_and_nothing_else() {

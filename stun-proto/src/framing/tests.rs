@@ -1,5 +1,6 @@
 #![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use proptest::prelude::*;
@@ -267,4 +268,51 @@ proptest! {
             prop_assert!(deframer.held() <= 64);
         }
     }
+}
+
+// Traps T10 and U15: lengths whose sum with header and padding does not fit 16 bits.
+// spec: SEC-G-09
+#[test]
+fn the_longest_units_keep_the_stream_in_step() {
+    let mut after = vec![0x40, 0x01, 0, 2, 8, 8, 0, 0];
+    after.extend([
+        0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+    ]);
+    for len in 0xFFF9..=0xFFFF_u16 {
+        let mut stream = vec![0x40, 0x00];
+        stream.extend(len.to_be_bytes());
+        stream.extend(core::iter::repeat_n(
+            7,
+            usize::from(len).next_multiple_of(4),
+        ));
+        stream.extend(&after);
+        for piece in [1000, 65_536, 100_000] {
+            let mut deframer = Deframer::with_channels(66_000);
+            let mut units = Vec::new();
+            for mut input in stream.chunks(piece) {
+                while !input.is_empty() {
+                    match deframer.next(&mut input).unwrap() {
+                        Next::Unit(Unit::Message(bytes)) => units.push(bytes.len()),
+                        Next::Unit(Unit::ChannelData { data, .. }) => units.push(data.len()),
+                        Next::Partial | Next::Nothing => {}
+                    }
+                }
+            }
+            assert_eq!(
+                units,
+                [usize::from(len), 2, 20],
+                "{len} in pieces of {piece}"
+            );
+        }
+    }
+    // A STUN message has a length in fours, the longest of 0xFFFC.
+    let mut stream = vec![0, 1, 0xFF, 0xFC, 0x21, 0x12, 0xA4, 0x42];
+    stream.resize(20 + 0xFFFC, 0);
+    stream.extend(&after);
+    let mut deframer = Deframer::with_channels(66_000);
+    let mut input = &stream[..];
+    let first = deframer.next(&mut input);
+    let whole = matches!(first, Ok(Next::Unit(Unit::Message(bytes))) if bytes.len() == 65_552);
+    assert!(whole, "{first:?}");
+    assert_eq!(input, after);
 }

@@ -198,6 +198,7 @@ fn sha256_of_an_illegal_length_is_a_mismatch_even_with_the_right_prefix() {
     }
 }
 
+// Trap T13.
 #[test]
 fn writer_reproduces_the_vectors() {
     let key = Key::short_term(PASSWORD);
@@ -269,6 +270,7 @@ fn kind_of(bytes: &[u8]) -> ParseErrorKind {
     Message::parse(bytes).unwrap_err().kind
 }
 
+// Trap T19: older dialects have no cookie.
 // spec: STUN-5-1, STUN-5-2, STUN-5-3, SEC-S-01
 #[test]
 fn headers_that_are_not_stun() {
@@ -350,6 +352,7 @@ fn nothing_follows_the_fingerprint() {
     );
 }
 
+// Trap T9.
 // spec: STUN-14-3, STUN-9-1, STUN-9-2, SEC-S-04
 #[test]
 fn only_the_first_in_front_of_integrity_counts() {
@@ -427,6 +430,7 @@ fn fixed_size_attributes_refuse_every_other_length() {
     }
 }
 
+// Trap T11.
 // spec: STUN-14.8-1, STUN-14.8-2
 #[test]
 fn error_codes_and_their_reasons() {
@@ -559,6 +563,7 @@ fn no_bit_of_a_vector_can_be_flipped_unnoticed() {
     }
 }
 
+// Trap T12.
 #[test]
 fn writer_reports_what_does_not_fit_and_leaves_no_stale_bytes() {
     let ty = MessageType::request(Method::BINDING);

@@ -15,4 +15,5 @@ mod scenarios;
 mod scripted;
 mod server_memory;
 mod sim;
+mod traps;
 mod wired;

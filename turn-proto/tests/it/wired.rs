@@ -135,6 +135,8 @@ pub struct World<U: Users = StaticUsers> {
     pub connects: Vec<(PeerId, SocketAddr)>,
     pub closed_peers: Vec<PeerId>,
     pub spliced: BTreeMap<StreamId, PeerId>,
+    /// Local addresses that the server sees as others from now on: NATs have forgotten them.
+    pub nat: BTreeMap<SocketAddr, SocketAddr>,
     /// Says which messages are lost.
     pub loses: Box<dyn FnMut(&Flight) -> bool>,
     next_stream: u64,
@@ -199,6 +201,7 @@ impl<U: Users> World<U> {
             connects: Vec::new(),
             closed_peers: Vec::new(),
             spliced: BTreeMap::new(),
+            nat: BTreeMap::new(),
             loses: Box::new(|_| false),
             next_stream: 1,
             next_seed: 1,
@@ -394,7 +397,7 @@ impl<U: Users> World<U> {
                 let seen = FiveTuple {
                     transport: at.transport,
                     local: at.remote,
-                    remote: at.local,
+                    remote: *self.nat.get(&at.local).unwrap_or(&at.local),
                 };
                 let received = self.server.handle_datagram(self.now, seen, bytes);
                 if let Received::Data { peer, data: bytes } = received {
@@ -420,7 +423,15 @@ impl<U: Users> World<U> {
         }));
     }
 
-    pub fn feed_client(&mut self, path: Path, bytes: &[u8]) {
+    pub fn feed_client(&mut self, mut path: Path, bytes: &[u8]) {
+        if let Path::Datagram(at) = &mut path {
+            if self.nat.contains_key(&at.remote) {
+                // That binding is gone.
+                return;
+            }
+            let inside = self.nat.iter().find(|(_, outside)| **outside == at.remote);
+            at.remote = inside.map_or(at.remote, |(inside, _)| *inside);
+        }
         let Some(end) = self.end_of(path) else { return };
         let flight = self.flight(bytes);
         if self.is_lost(flight) {

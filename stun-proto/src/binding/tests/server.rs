@@ -42,6 +42,7 @@ fn code(bytes: &[u8]) -> Option<u16> {
     message.find::<ErrorCode<'_>>().map(|error| error.code())
 }
 
+// Trap T16: only the form that no NAT rewrites.
 // spec: STUN-5-7, STUN-6.3.1.1-4, STUN-6.3.1.2-1, STUN-12-1, STUN-6.2.2-9, STUN-6.2.2-8
 #[test]
 fn a_request_is_answered_with_its_source_the_way_it_came() {
@@ -323,6 +324,7 @@ fn respond_with(server: &mut BindingServer, data: &[u8], key: &Key) -> Vec<u8> {
     buf[..answer.unwrap().len].to_vec()
 }
 
+// Traps T2 and T15: errors are protected by the key that proved the request.
 // spec: STUN-9.1.3-1, STUN-9.1.3-2, STUN-9.1.3-3, STUN-6.3.1.1-2, STUN-6.3-2
 #[test]
 fn short_term_requests() {
