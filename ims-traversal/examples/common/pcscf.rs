@@ -120,6 +120,14 @@ struct Line {
     closed: AtomicBool,
 }
 
+impl Line {
+    async fn closed(&self) {
+        while !self.closed.load(Ordering::Acquire) {
+            self.changed.notified().await;
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -277,7 +285,7 @@ impl PcscfHost {
         let connected = tokio::select! {
             connected = connected => connected,
             // The machine has given up.
-            () = line.changed.notified() => return,
+            () = line.closed() => return,
         };
         {
             let mut inner = lock(&self.inner);

@@ -50,6 +50,17 @@ pub enum HttpPolicy {
 }
 
 /// A registrar, and the proxy of its domains, inside the P-CSCF.
+///
+/// ```
+/// use ims_traversal::pcscf::{HomeConfig, Pcscf, ServiceConfig};
+/// use sip_outbound::RegistrarConfig;
+/// use stun_proto::Instant;
+///
+/// let mut config = ServiceConfig::new("127.0.0.1", "127.0.0.1:5060".parse().unwrap());
+/// config.home = Some(HomeConfig::new(RegistrarConfig::new("ims.example.com")));
+/// let pcscf = Pcscf::new(config, [7; 32], Instant::ZERO).unwrap();
+/// assert_eq!(pcscf.binding_count(), 0);
+/// ```
 #[derive(Clone, Debug)]
 pub struct HomeConfig {
     /// Domains, challenges, times. Without a Service-Route, one is made of the first domain.

@@ -7,14 +7,33 @@
 //! registrar is here.
 //!
 //! # What it does not do
-//! No SDP and no media (see TS 24.229 section 6); no IPsec; clients do not come over UDP; no TLS
-//! towards registrars. What the registrar knows is not kept over restarts.
+//! No SDP and no media (see TS 24.229 section 6); no IPsec; no emergency calls; clients do not come
+//! over UDP; no TLS towards registrars. Its own registrar forks to no two devices at a time, and
+//! keeps nothing over restarts.
+//!
+//! # Life of a connection
+//! ```text
+//! accept -> TLS -> first line -> SIP: unregistered -> registered -> ... -> closing -> Close
+//!            |         |          |                     |                    ^
+//!            |         |          +- 64 s, bad bytes ---+- silent for 92 s --+
+//!            |         +- HTTP: the host's, or closed -----------------------+
+//!            +- 10 s, not TLS -----------------------------------------------+
+//! ```
+//! ALPN `sip/2`, or a name of [`sip_names`](ServiceConfig::sip_names), stands for the first line.
 //!
 //! # Limits
 //! Connections, unfinished handshakes and bytes that wait are limited by [`ServiceConfig`],
 //! messages and transactions by [`EdgeConfig`](sip_outbound::EdgeConfig), bindings by
 //! [`RegistrarConfig`](sip_outbound::RegistrarConfig). Nothing is counted by address: many clients
 //! come through one proxy.
+//!
+//! # Specifications
+//! | Which | What |
+//! |---|---|
+//! | TS 33.203 Annex W | SIP over TLS on port 443 |
+//! | TS 24.229 section 5.2 | gate, Path, `integrity-protected`, Service-Route, asserted identity |
+//! | RFC 5626, 6223 | flows, keep-alives, 430 |
+//! | RFC 3261 sections 10, 16; RFC 5626 section 7 | the registrar inside, and its proxy |
 
 mod config;
 mod conn;

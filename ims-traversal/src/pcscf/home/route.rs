@@ -201,7 +201,7 @@ impl Home {
         }
         if code.is_provisional() || code.is_success() {
             if let Some(&id) = self.by_client.get(&client)
-                && let Some(message) = returned(response, code, &[])
+                && let Some(message) = returned(response, code)
             {
                 // Fails when the client has given up, and for 1xx where there must be none.
                 let _ = self.servers.respond(now, id, &message);
@@ -238,11 +238,7 @@ impl Home {
         }
         match search.answered(code, response) {
             Step::Try(target) => self.try_target(now, id, Some(&target)),
-            Step::Respond(answer, challenges) => {
-                let challenges: Vec<_> = challenges
-                    .iter()
-                    .map(|(name, value)| (*name, value.as_str()))
-                    .collect();
+            Step::Respond(answer) => {
                 // It is not this proxy that is overloaded (section 16.7 step 6).
                 let code = match answer.code {
                     StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVER_ERROR,
@@ -250,7 +246,7 @@ impl Home {
                 };
                 let message = answer
                     .response
-                    .and_then(|response| returned(&response, code, &challenges));
+                    .and_then(|response| returned(&response, code));
                 match message {
                     Some(message) => {
                         let _ = self.servers.respond(now, id, &message);
@@ -263,13 +259,10 @@ impl Home {
 }
 
 /// A response as the previous hop gets it.
-fn returned(response: &Response, code: StatusCode, fields: &[(Name, &str)]) -> Option<Message> {
+fn returned(response: &Response, code: StatusCode) -> Option<Message> {
     let mut edit = response.edit().pop_first(Name::VIA);
     if code != response.code() {
         edit = edit.set_status(code);
-    }
-    for (name, value) in fields {
-        edit = edit.push_back(*name, value);
     }
     edit.finish().ok()
 }

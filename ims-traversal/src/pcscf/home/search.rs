@@ -1,10 +1,9 @@
 //! One request and the places it is tried at.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use sip_outbound::wire::{Name, Request, Response, StatusCode};
-use sip_outbound::{BindingId, ClientId, FlowId, Target, Targets};
+use sip_outbound::wire::{Limits, Request, Response, StatusCode};
+use sip_outbound::{BindingId, ClientId, FlowId, Target, Targets, with_all_challenges};
 
 /// A request that was passed on, until its transaction is over.
 #[derive(Clone, Debug)]
@@ -36,8 +35,8 @@ pub(super) struct Answer {
 #[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(super) enum Step {
     Try(Target),
-    /// This is the answer, with the challenges of all others.
-    Respond(Answer, Vec<(Name, String)>),
+    /// This is the answer.
+    Respond(Answer),
 }
 
 impl Search {
@@ -97,26 +96,22 @@ impl Search {
             response: None,
         };
         if answers.is_empty() {
-            return Step::Respond(fallback, Vec::new());
+            return Step::Respond(fallback);
         }
-        let best = answers.swap_remove(best);
-        let mut challenges = Vec::new();
-        if asks(best.code) {
-            let others = answers.iter().filter(|answer| asks(answer.code));
-            for response in others.filter_map(|answer| answer.response.as_ref()) {
-                for name in [Name::WWW_AUTHENTICATE, Name::PROXY_AUTHENTICATE] {
-                    challenges.extend(response.rows(name).map(|row| (name, String::from(row))));
-                }
+        let mut best = answers.swap_remove(best);
+        if best.code == StatusCode::FLOW_FAILED {
+            return Step::Respond(fallback);
+        }
+        if let Some(response) = &best.response {
+            let others = answers.iter().filter_map(|answer| answer.response.as_ref());
+            let merged = with_all_challenges(response, others);
+            let merged = merged.map(|message| Response::check(message, &Limits::DEFAULT));
+            if let Ok(Ok(merged)) = merged {
+                best.response = Some(merged);
             }
         }
-        let failed = best.code == StatusCode::FLOW_FAILED;
-        let answer = if failed { fallback } else { best };
-        Step::Respond(answer, challenges)
+        Step::Respond(best)
     }
-}
-
-const fn asks(code: StatusCode) -> bool {
-    matches!(code.number(), 401 | 407)
 }
 
 /// What is told first: 6xx, then the lowest class; within a class what the caller can act upon.
