@@ -21,7 +21,7 @@ pub enum DialogError {
 /// One side of a dialog. The application keeps it and shows it for each request within.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialog {
-    /// The flow it runs over.
+    /// The flow it runs over; a later one, once that was gone when a request was to be sent.
     pub flow: FlowId,
     pub(super) call_id: String,
     /// From and To of requests this side sends, tags included.
@@ -129,6 +129,26 @@ impl Dialog {
             && let Ok(target) = target(message, &Limits::DEFAULT)
         {
             self.target = target;
+        }
+    }
+
+    /// Goes over to another flow. The edge proxy's Route holds a token for the old one, which would
+    /// lead back into it: without it, the edge proxy routes on as for any request of this side (RFC
+    /// 5626 section 5.3).
+    pub(super) fn move_to(&mut self, flow: FlowId) {
+        if core::mem::replace(&mut self.flow, flow) == flow {
+            return;
+        }
+        if let Some(edge) = self.routes.first_mut() {
+            let uri = edge.as_uri();
+            let scheme = if uri.is_secure() { "sips" } else { "sip" };
+            let host = uri
+                .user()
+                .and_then(|_| Some(uri.as_str().split_once('@')?.1));
+            let plain = host.map(|host| UriBuf::parse(alloc::format!("{scheme}:{host}")));
+            if let Some(Ok(plain)) = plain {
+                *edge = plain;
+            }
         }
     }
 

@@ -122,7 +122,9 @@ impl UserAgent {
             return Err(RequestError::Full);
         }
         let flow = self.dialog_flow(dialog).ok_or(RequestError::NoFlow)?;
-        let (uri, routes) = dialog.route();
+        let mut moved = dialog.clone();
+        moved.move_to(flow);
+        let (uri, routes) = moved.route();
         let draft = Draft {
             method,
             uri,
@@ -135,8 +137,8 @@ impl UserAgent {
             body,
         };
         let id = self.start_request(now, flow, draft, None)?;
-        dialog.flow = flow;
-        dialog.local_cseq = dialog.local_cseq.saturating_add(1);
+        moved.local_cseq = moved.local_cseq.saturating_add(1);
+        *dialog = moved;
         Ok(id)
     }
 
@@ -316,7 +318,9 @@ impl UserAgent {
         let invite = invite.ok_or(RequestError::Unknown)?;
         let flow = self.dialog_flow(dialog).ok_or(RequestError::NoFlow)?;
         let via = self.new_via(flow, false).ok_or(RequestError::NoFlow)?;
-        let (uri, routes) = dialog.route();
+        let mut moved = dialog.clone();
+        moved.move_to(flow);
+        let (uri, routes) = moved.route();
         let mut builder = Builder::request(&Method::ACK, &uri).header(Name::VIA, via);
         for route in routes {
             builder = builder.header(Name::ROUTE, route);

@@ -676,3 +676,31 @@ fn the_next_address_is_tried_with_another_branch() {
             .any(|action| matches!(action, FlowAction::OpenFlow { .. }))
     );
 }
+
+#[test]
+fn a_dialog_goes_over_to_the_next_flow_without_the_token_of_the_old_one() {
+    let (mut bench, flow) = ua();
+    let (id, invite) = incoming_call(&mut bench, flow);
+    bench
+        .ua
+        .respond(bench.now, id, StatusCode::OK, "near", &[], b"")
+        .unwrap();
+    let mut dialog = Dialog::callee(flow, &invite, "near").unwrap();
+    bench.ua.handle_flow_closed(bench.now, flow);
+    bench.run_for(60_500);
+    bench.sent.clear();
+    let [next] = bench.open()[..] else { panic!() };
+    bench.accept(&[]);
+    for _ in 0..2 {
+        let (rows, body) = (Vec::new(), Bytes::new());
+        bench
+            .ua
+            .request_in_dialog(bench.now, &mut dialog, Method::INFO, rows, body)
+            .unwrap();
+        bench.drain();
+        let (on, info) = bench.next_request();
+        assert_eq!((on, dialog.flow), (next, next));
+        let routes: Vec<_> = info.list(Name::ROUTE).collect();
+        assert_eq!(routes, ["<sip:ep1.example.com;lr>", "<sip:core;lr>"]);
+    }
+}
