@@ -40,6 +40,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     log(&config)?;
+    allow_files(&config);
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build()?;
     runtime.block_on(run(&args, config, setup))
@@ -54,6 +55,30 @@ fn log(config: &Config) -> Result<()> {
         Format::Json => lines.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// Lets the process have a file for each relay, stream and peer, as far as the system allows.
+fn allow_files(config: &Config) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limits = &config.limits;
+    // An allocation may have a relay of each family.
+    let wanted = (2 * limits.allocations + limits.streams + limits.reservations + 256) as u64;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    if soft >= wanted {
+        return;
+    }
+    let most = wanted.max(hard);
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, wanted, most)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard));
+    if raised.is_err() || hard < wanted {
+        tracing::warn!(
+            wanted,
+            hard,
+            "the limit of open files may be too low for the limits"
+        );
+    }
 }
 
 async fn run(args: &Args, mut config: Config, setup: Setup) -> Result<()> {

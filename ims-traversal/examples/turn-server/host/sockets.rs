@@ -40,9 +40,7 @@ fn share(socket: &Socket) -> io::Result<()> {
 
 fn enlarge(socket: &Socket, bytes: Option<usize>) {
     if let Some(bytes) = bytes {
-        // What the system does not allow it cuts down without an error.
-        let _ = socket.set_recv_buffer_size(bytes);
-        let _ = socket.set_send_buffer_size(bytes);
+        super::udp::enlarge(socket, bytes);
     }
 }
 

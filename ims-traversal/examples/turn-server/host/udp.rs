@@ -137,6 +137,16 @@ impl UdpSocket {
     }
 }
 
+/// Has the kernel keep so many bytes for a socket, each way: beyond the system's limit where the
+/// process may (CAP_NET_ADMIN), up to it elsewhere.
+pub fn enlarge<S: std::os::fd::AsFd>(socket: &S, bytes: usize) {
+    if system::force_buffers(socket, bytes).is_err() {
+        let socket = socket2::SockRef::from(socket);
+        let _ = socket.set_recv_buffer_size(bytes);
+        let _ = socket.set_send_buffer_size(bytes);
+    }
+}
+
 /// An ICMP error that came back.
 #[derive(Clone, Copy, Debug)]
 pub struct IcmpError {
@@ -150,7 +160,7 @@ pub struct IcmpError {
 mod system {
     use std::io::{self, IoSlice};
     use std::net::SocketAddr;
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsFd, AsRawFd as _};
 
     use mio::net::UdpSocket;
     use nix::sys::socket::{
@@ -270,6 +280,12 @@ mod system {
         Ok(())
     }
 
+    pub fn force_buffers<S: AsFd>(socket: &S, bytes: usize) -> io::Result<()> {
+        use nix::sys::socket::{setsockopt, sockopt::RcvBufForce, sockopt::SndBufForce};
+        setsockopt(socket, RcvBufForce, &bytes)?;
+        Ok(setsockopt(socket, SndBufForce, &bytes)?)
+    }
+
     pub fn next_error(socket: &UdpSocket, v4: bool) -> Option<IcmpError> {
         let mut room = nix::cmsg_space!([u8; 64]);
         let fd = socket.as_raw_fd();
@@ -341,6 +357,10 @@ mod system {
             return Err(io::ErrorKind::Unsupported.into());
         }
         Ok(())
+    }
+
+    pub fn force_buffers<S>(_: &S, _: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     pub fn next_error(_: &UdpSocket, _: bool) -> Option<IcmpError> {
