@@ -43,13 +43,13 @@ const FLOWS: usize = 30;
 fn edge_config() -> EdgeConfig {
     EdgeConfig {
         next_hop: Some("sip:core.example.com;transport=tcp".parse().unwrap()),
-        max_flows: FLOWS + 1,
+        max_flows: FLOWS,
         max_events: 10,
         max_server_transactions: FLOWS,
         max_client_transactions: FLOWS,
         max_datagrams: 20,
         max_waiting: 20,
-        max_core_flows: 2,
+        max_core_flows: 1,
         ..EdgeConfig::new("ep.example.com")
     }
 }
