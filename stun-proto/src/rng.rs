@@ -7,6 +7,8 @@ use rand_core::{Rng as _, SeedableRng as _};
 
 use crate::wire::TransactionId;
 
+// deviates: SEC-G-17 a seed cannot fail later: a source that fails does so in the host, before a
+// machine is made. Identifiers that must differ are drawn again while they are taken.
 /// A cryptographic generator, seeded by the host.
 ///
 /// The same seed gives the same bytes; `Debug` shows nothing of the state.

@@ -71,6 +71,7 @@ mod allocate;
 mod allocation;
 mod config;
 mod ending;
+mod fast_path;
 mod icmp;
 mod mobility;
 mod output;

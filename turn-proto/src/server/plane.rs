@@ -7,7 +7,7 @@ use stun_proto::{FiveTuple, Instant, Path, Received};
 
 use super::allocation::{Allocation, AllocationId};
 use super::output::{Forward, RelayId, RelayProtocol, RelayTo, count};
-use super::{Account, Core, Server, Users, canonical};
+use super::{Account, Core, Users, canonical};
 use crate::data::DataHeader;
 use crate::wire::{
     self, AddressFamily, Channel, ChannelData, Data, DontFragment, Icmp, XorPeerAddress,
@@ -18,31 +18,6 @@ use crate::wire::{
 enum Target {
     Channel(Channel),
     Peer(SocketAddr),
-}
-
-impl<U: Users> Server<U> {
-    /// Payload bytes that a faster data path has relayed since it last said so. They count in
-    /// [`Event::AllocationDeleted`](super::Event::AllocationDeleted) and are taken off what the
-    /// user may relay; a user who has nothing left is not stopped on that path by this server.
-    pub fn count_relayed(&mut self, now: Instant, relay: RelayId, to_peers: u64, to_client: u64) {
-        let core = &mut self.core;
-        let now = core.clock.advance(now);
-        let id = core.by_relay.get(&relay);
-        let Some(allocation) = id.and_then(|id| core.allocations.get_mut(id)) else {
-            return;
-        };
-        let both = to_peers.saturating_add(to_client);
-        let per_second = core.config.limits.user_bandwidth;
-        if let Some(account) = core.accounts.get_mut(&allocation.username) {
-            account.gain(per_second, now);
-            account.credit = account.credit.saturating_sub(both);
-        }
-        let family = allocation.family_of(relay);
-        if let Some(counted) = family.and_then(|family| allocation.relay_mut(family).as_mut()) {
-            counted.to_peers = counted.to_peers.saturating_add(to_peers);
-            counted.to_client = counted.to_client.saturating_add(to_client);
-        }
-    }
 }
 
 impl<U: Users> Core<U> {
@@ -318,7 +293,7 @@ impl Allocation {
 
 impl Account {
     /// Adds what has come together since it was last looked at.
-    fn gain(&mut self, per_second: u64, now: Instant) {
+    pub(super) fn gain(&mut self, per_second: u64, now: Instant) {
         // In whole milliseconds: what is left of one counts next time.
         let millis = now.duration_since(self.seen).as_millis();
         let gained = millis.saturating_mul(u128::from(per_second)) / 1000;

@@ -15,7 +15,7 @@ use turn_proto::{FiveTuple, Path, Received, Transport};
 use crate::wired::*;
 
 /// What a kernel would hold for one relay.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Flow {
     client: Path,
     permissions: BTreeSet<IpAddr>,
@@ -199,6 +199,10 @@ impl Run {
         self.world.step();
         self.kernel.program(&self.world.events);
         self.relays.extend(self.world.relays.keys());
+        // A kernel that begins now is told the same.
+        let mut anew = Kernel::default();
+        anew.program(&self.world.server.standing_events().collect::<Vec<_>>());
+        assert_eq!(anew.flows, self.kernel.flows);
         let now = self.world.now;
         let paths: Vec<Path> = (self.world.ends.iter())
             .flat_map(|end| end.elsewhere.iter().chain([&end.local]))
@@ -281,7 +285,10 @@ fn bytes_of_a_faster_path_are_accounted_for() {
     assert!(world.talks(end, "9.9.9.9:9"));
     // More than a second's worth: nothing is left for the machine's own path until more comes.
     let now = world.now;
+    assert_eq!(world.server.relayed_bytes(relay), Some((4, 4)));
     world.server.count_relayed(now, relay, 9000, 5000);
+    assert_eq!(world.server.relayed_bytes(relay), Some((9004, 5004)));
+    assert_eq!(world.server.relayed_bytes(RelayId(999)), None);
     assert!(!world.talks(end, "9.9.9.9:9"));
     world.run(at(1));
     assert!(world.talks(end, "9.9.9.9:9"));
