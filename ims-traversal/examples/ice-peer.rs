@@ -22,15 +22,16 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use ice_proto::sdp::Line;
 use ice_proto::{
-    Credentials, Policy, Remote, RemoteDescription, RemoteStream, Role, SessionConfig, Transport,
-    TurnServer,
+    Credentials, Policy, Remote, RemoteDescription, RemoteStream, Role, SessionConfig, TurnServer,
 };
+use ims_traversal::media::MediaConfig;
 use serde_json::{Value, json};
 use stun_proto::uri::{Scheme, Uri};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+use common::messages::Summary;
 use common::network::Network;
-use common::peer::{OpenStream, Peer, PeerConfig, PeerOutput, Summary, WantedStream};
+use common::peer::{Peer, PeerConfig, PeerOutput};
 use common::servers;
 
 /// Which candidates to use.
@@ -158,7 +159,6 @@ async fn run(args: Args) -> Result<Summary> {
         "--name must have 1 to 64 characters"
     );
     let mut session = SessionConfig::new(role);
-    session.trickle = false;
     session.agent.components = vec![args.components];
     session.allow_loopback = args.loopback;
     session.policy = match args.policy {
@@ -181,10 +181,9 @@ async fn run(args: Args) -> Result<Summary> {
     };
     let config = PeerConfig {
         name: name.clone(),
-        session,
+        media: media(&args, session)?,
         bind,
         network: Network::default(),
-        open_stream: stream_opener(&args)?,
         messages: args.messages,
         timeout: Duration::from_secs(args.timeout),
         linger: Duration::from_secs(args.linger),
@@ -264,19 +263,16 @@ fn default_address(session: &SessionConfig) -> Result<IpAddr> {
     servers::local_address(stun.chain(turn).next().copied().unwrap_or(fallback))
 }
 
-fn stream_opener(args: &Args) -> Result<OpenStream> {
+fn media(args: &Args, session: SessionConfig) -> Result<MediaConfig> {
+    let mut media = MediaConfig::new(session);
     let proxy = args.proxy.as_deref().map(servers::proxy).transpose()?;
-    let tls = match &args.ca {
-        Some(file) => Some(common::tls::client(common::tls::roots(file)?)?),
-        None => None,
-    };
-    Ok(Box::new(move |wanted: &WantedStream| {
-        let host = wanted.server_name.clone();
-        let host = host.unwrap_or_else(|| wanted.remote.ip().to_string());
-        let secure = wanted.transport == Transport::Tls;
-        servers::way_to(wanted.remote, secure, &host, proxy.as_ref(), tls.as_ref())
-            .map_err(|error| format!("{error:#}"))
-    }))
+    media.proxy = proxy.map(|proxy| proxy.http_proxy());
+    // Proxies see the name, as browsers let them.
+    media.by_name = media.proxy.is_some();
+    if let Some(file) = &args.ca {
+        media.tls = Some(common::tls::client(common::tls::roots(file)?)?);
+    }
+    Ok(media)
 }
 
 /// Reads one description: a JSON line, or ICE lines of an SDP up to a=end-of-candidates.

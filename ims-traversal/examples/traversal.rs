@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use http_connect::auth::{ClientAuth, Credentials as ProxyCredentials, Policy as AuthPolicy};
-use http_connect::{ConnectConfig, ProxyConfig, Target};
+use http_connect::ProxyConfig;
+use http_connect::auth::Credentials as ProxyCredentials;
 use ice_proto::{
     Candidate, Remote, RemoteDescription, RemoteStream, Role, SessionConfig, Transport, TurnServer,
 };
-use ims_traversal::tunnel::{ProxyHop, Tls, TunnelConfig};
+use ims_traversal::HttpProxy;
+use ims_traversal::media::MediaConfig;
 use rustls::ClientConfig;
 use serde_json::json;
 use stun_proto::Instant;
@@ -37,8 +38,10 @@ use turn_proto::policy::Preset;
 use turn_proto::server::{ServerConfig, StaticUsers};
 
 use common::http_proxy::{self, Users};
+use common::messages::Summary;
 use common::network::Network;
-use common::peer::{Hop, OpenStream, Peer, PeerConfig, PeerOutput, Summary, WantedStream};
+use common::peer::{Peer, PeerConfig, PeerOutput};
+use common::trace::Hop;
 use common::turn::TurnHost;
 use common::{now, say};
 
@@ -164,37 +167,14 @@ impl World {
         }
     }
 
-    fn stream_opener(&self, kind: Kind) -> OpenStream {
-        let (proxy, trust) = (self.proxy, self.trust.clone());
-        Box::new(move |wanted: &WantedStream| {
-            let name = common::tls::server_name(TURN_NAME).map_err(|error| error.to_string())?;
-            let tls = (wanted.transport == Transport::Tls).then(|| Tls::Client {
-                config: trust.clone(),
-                name,
-            });
-            let (to, hop) = if kind == Kind::OnlyProxy {
-                let host = wanted.remote.ip().to_string();
-                let target = Target::new(&host, wanted.remote.port());
-                let credentials = ProxyCredentials::new(PROXY_USER.0, PROXY_USER.1);
-                let hop = ProxyHop {
-                    target: target.map_err(|error| error.to_string())?,
-                    config: ConnectConfig {
-                        expect_tls: true,
-                        ..ConnectConfig::default()
-                    },
-                    auth: ClientAuth::new(Some(credentials), AuthPolicy::default()),
-                };
-                (proxy, Some(hop))
-            } else {
-                (wanted.remote, None)
-            };
-            let config = TunnelConfig {
-                proxy: hop,
-                tls,
-                ..TunnelConfig::default()
-            };
-            Ok((to, config))
-        })
+    fn media(&self, kind: Kind, session: SessionConfig) -> MediaConfig {
+        let mut media = MediaConfig::new(session);
+        media.tls = Some(self.trust.clone());
+        if kind == Kind::OnlyProxy {
+            let credentials = ProxyCredentials::new(PROXY_USER.0, PROXY_USER.1);
+            media.proxy = Some(HttpProxy::new(self.proxy.into(), Some(credentials)));
+        }
+        media
     }
 }
 
@@ -281,14 +261,12 @@ async fn connect(
     {
         let mut session = SessionConfig::new(role);
         session.allow_loopback = true;
-        session.trickle = false;
         session.turn_servers = vec![world.turn_server(kind)];
         let config = PeerConfig {
             name: ["ue-a", "ue-b"][index].to_owned(),
-            session,
+            media: world.media(kind, session),
             bind: vec![LOOPBACK],
             network: world.network(kind),
-            open_stream: world.stream_opener(kind),
             messages: args.messages,
             timeout: Duration::from_secs(args.timeout),
             linger: Duration::from_millis(300),

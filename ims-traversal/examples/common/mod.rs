@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each program uses its part")]
 #![allow(unreachable_pub, reason = "a module of programs, not of a library")]
 
+pub mod conn;
 pub mod echo;
 pub mod http_proxy;
+pub mod messages;
 pub mod network;
 pub mod pcscf;
 pub mod peer;
@@ -11,6 +13,7 @@ pub mod rtp;
 pub mod servers;
 pub mod stream;
 pub mod tls;
+pub mod trace;
 pub mod turn;
 pub mod ue;
 

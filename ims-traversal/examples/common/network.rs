@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ims_traversal::Endpoint;
 use tokio::net::{TcpStream, UdpSocket};
 
 /// What a client may open.
@@ -21,6 +22,22 @@ impl Network {
         self.tcp_only_to
             .as_ref()
             .is_none_or(|only| only.contains(&to))
+    }
+
+    /// Opens a TCP connection to a name or an address.
+    pub async fn connect_to(&self, to: &Endpoint) -> io::Result<TcpStream> {
+        let to = match to {
+            Endpoint::Addr(addr) => *addr,
+            Endpoint::Name { host, port } => {
+                let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+                let unresolved = || io::Error::from(io::ErrorKind::NotFound);
+                found
+                    .map_err(|_| unresolved())?
+                    .next()
+                    .ok_or_else(unresolved)?
+            }
+        };
+        self.connect(to).await
     }
 
     /// Opens a TCP connection. What the firewall swallows times out, as it does in life, only

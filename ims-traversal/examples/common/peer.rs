@@ -1,52 +1,36 @@
 //! An ICE agent on real sockets that exchanges numbered messages with its other side.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ice_proto::{
-    Candidate, ComponentId, Event as IceEvent, FiveTuple, Instant, Received, RemoteDescription,
-    SESSION_MAX_TRANSMIT, Session, SessionAction, SessionConfig, SessionEvent, StreamFailure,
-    StreamId, Transport,
+    Candidate, ComponentId, FiveTuple, Instant, Received, RemoteDescription, Transport,
 };
-use ims_traversal::tunnel::{TunnelConfig, TunnelError};
-use stun_proto::Path;
-use stun_proto::wire::{Class, Message};
+use ims_traversal::media::{
+    MAX_TRANSMIT, Media, MediaAction, MediaConfig, MediaEvent, ServerCause,
+};
+use ims_traversal::{ConnError, ConnFailure, ConnId, Endpoint};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use super::conn::{Conn, ConnInput};
+use super::messages::{Messages, Summary};
 use super::network::Network;
-use super::stream::{self, StreamError, StreamInput, Writer};
+use super::trace::{Hop, crossing, unit};
 use super::{now, seed, sleep_until};
-
-/// A connection to a TURN server that the session wants.
-#[derive(Clone, Debug)]
-pub struct WantedStream {
-    /// TCP or TLS.
-    pub transport: Transport,
-    /// The server.
-    pub remote: SocketAddr,
-    /// The name its certificate must be for.
-    pub server_name: Option<String>,
-}
-
-/// How a stream is opened: where the TCP connection goes, and what is inside it.
-pub type OpenStream =
-    Box<dyn Fn(&WantedStream) -> Result<(SocketAddr, TunnelConfig), String> + Send>;
 
 /// What a peer is told.
 pub struct PeerConfig {
     /// What its payloads begin with.
     pub name: String,
-    /// Servers, role, components.
-    pub session: SessionConfig,
+    /// Servers, role, components; the proxy and TLS.
+    pub media: MediaConfig,
     /// Local addresses.
     pub bind: Vec<IpAddr>,
     /// The firewall in front of it.
     pub network: Network,
-    /// How streams are opened.
-    pub open_stream: OpenStream,
     /// Payloads for each component.
     pub messages: u32,
     /// When it gives up.
@@ -95,66 +79,27 @@ pub enum PeerOutput {
     },
 }
 
-/// The next host on a way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
-    /// The HTTP proxy.
-    Proxy,
-    /// The STUN or TURN server.
-    Server,
-    /// The other peer.
-    Peer,
-}
-
-/// How it went.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Summary {
-    /// Payloads sent, not counting resends.
-    pub sent: u32,
-    /// Payloads that came back.
-    pub echoed: u32,
-    /// Payloads of the other side.
-    pub received: u32,
-    /// Resends.
-    pub resent: u32,
-    /// From the other side's description to the last selected pair.
-    pub connected_after: Duration,
-}
-
 enum Input {
     Datagram(FiveTuple, Vec<u8>),
-    Stream(StreamId, StreamInput),
+    Conn(ConnId, ConnInput),
 }
 
 /// A peer at work.
 pub struct Peer {
     config: PeerConfig,
-    session: Session,
+    media: Media,
     sockets: HashMap<SocketAddr, Arc<UdpSocket>>,
-    streams: HashMap<StreamId, Writer>,
-    servers: HashMap<StreamId, WantedStream>,
+    conns: HashMap<ConnId, Conn>,
     input: mpsc::Receiver<Input>,
     inputs: mpsc::Sender<Input>,
     on: Box<dyn FnMut(PeerOutput) + Send>,
     described: bool,
-    candidates: usize,
     remote_since: Option<Instant>,
     connected: bool,
     failure: Option<String>,
     last_server_failure: Option<String>,
     closed: bool,
     messages: Messages,
-}
-
-/// Payloads under way.
-#[derive(Default)]
-struct Messages {
-    summary: Summary,
-    /// Sent and not come back: when it was sent last.
-    waiting: BTreeMap<(ComponentId, u32), Instant>,
-    next: u32,
-    /// Payloads to send back.
-    echoes: Vec<(ComponentId, Vec<u8>)>,
 }
 
 impl Peer {
@@ -165,16 +110,14 @@ impl Peer {
     ) -> anyhow::Result<Self> {
         let (inputs, input) = mpsc::channel(1024);
         let mut peer = Self {
-            session: Session::new(config.session.clone(), seed(), now()),
+            media: Media::new(config.media.clone(), seed(), now()),
             config,
             sockets: HashMap::new(),
-            streams: HashMap::new(),
-            servers: HashMap::new(),
+            conns: HashMap::new(),
             input,
             inputs,
             on: Box::new(on),
             described: false,
-            candidates: 0,
             remote_since: None,
             connected: false,
             failure: None,
@@ -186,15 +129,15 @@ impl Peer {
             for ip in peer.config.bind.clone() {
                 let socket = UdpSocket::bind((ip, 0)).await?;
                 let local = peer.add_socket(socket)?;
-                peer.session.add_host(now(), component, local)?;
+                peer.media.add_host(now(), component, local)?;
             }
         }
-        peer.session.gather(now())?;
+        peer.media.gather(now())?;
         Ok(peer)
     }
 
     fn components(&self) -> Vec<ComponentId> {
-        let streams = &self.config.session.agent.components;
+        let streams = &self.config.media.session.agent.components;
         (0..)
             .zip(streams)
             .flat_map(|(stream, most)| {
@@ -224,7 +167,7 @@ impl Peer {
 
     /// Takes in the other side's description.
     pub fn set_remote(&mut self, description: &RemoteDescription) {
-        if let Err(error) = self.session.set_remote_description(now(), description) {
+        if let Err(error) = self.media.set_remote(now(), description) {
             self.failure = Some(format!("the other side's description: {error}"));
         }
         self.remote_since = Some(now());
@@ -262,10 +205,9 @@ impl Peer {
     pub async fn finish(mut self) -> Summary {
         let end = now() + self.config.linger;
         while now() < end && self.step(end).await.is_ok() {}
-        self.session.close(now());
+        self.media.close(now());
         let end = now() + Duration::from_secs(1);
-        while !self.closed && self.step(end).await.is_ok() {}
-        self.streams.clear();
+        while !(self.closed && self.conns.is_empty()) && self.step(end).await.is_ok() {}
         self.messages.summary
     }
 
@@ -282,7 +224,7 @@ impl Peer {
         }
         tokio::select! {
             Some(input) = self.input.recv() => self.take(input),
-            () = sleep_until(self.session.poll_timeout()) => self.session.handle_timeout(now()),
+            () = sleep_until(self.media.poll_timeout()) => self.media.handle_timeout(now()),
             () = sleep_until(Some(end)) => {
                 let step = if !self.described {
                     "gathering"
@@ -305,47 +247,46 @@ impl Peer {
             Input::Datagram(at, data) => {
                 let hop = self.hop(at.remote);
                 self.trace(false, hop, &data);
-                let received = self.session.handle_datagram(now(), at, &data);
+                let received = self.media.handle_datagram(now(), at, &data);
                 if let Received::Data { peer, data } = received {
                     self.messages.take(&self.config.name, peer, data);
                 }
             }
-            Input::Stream(id, StreamInput::Data(data)) => {
-                self.trace(false, Hop::Server, &data);
-                let mut input = &data[..];
-                while !input.is_empty() {
-                    let received = self.session.handle_stream(now(), id, &mut input);
+            Input::Conn(id, ConnInput::Connected(tcp)) => {
+                let (Ok(local), Ok(remote)) = (tcp.local_addr(), tcp.peer_addr()) else {
+                    return self.media.connection_failed(now(), id, ConnFailure::Reset);
+                };
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.established(tcp);
+                    self.media.connected(now(), id, local, remote);
+                }
+            }
+            Input::Conn(id, ConnInput::Failed(failure)) => {
+                self.conns.remove(&id);
+                self.media.connection_failed(now(), id, failure);
+            }
+            Input::Conn(id, ConnInput::Data(data)) => {
+                if let Some((hop, what)) = crossing(&data) {
+                    self.crossed(false, hop, what);
+                }
+                self.media.handle_input(now(), id, &data);
+                while let Some(received) = self.media.poll_received(now()) {
                     if let Received::Data { peer, data } = received {
                         self.messages.take(&self.config.name, peer, data);
                     }
                 }
             }
-            Input::Stream(id, StreamInput::Ready(local)) => {
-                let secure = self.servers.get(&id).map(|s| s.transport);
-                if secure == Some(Transport::Tls) {
-                    self.crossed(false, Hop::Server, "TLS handshake complete".into());
-                }
-                self.session.stream_opened(now(), id, local);
+            Input::Conn(id, ConnInput::Eof) => {
+                self.media.handle_eof(now(), id);
+                while self.media.poll_received(now()).is_some() {}
             }
-            Input::Stream(_, StreamInput::ProxyConnected) => {
-                self.crossed(false, Hop::Proxy, "HTTP 2xx: tunnel open".into());
-            }
-            Input::Stream(id, StreamInput::Closed) => {
-                self.session.handle_stream_closed(now(), id);
-            }
-            Input::Stream(id, StreamInput::Failed(error)) => {
-                let server = self.servers.get(&id).map(|s| s.remote);
-                self.last_server_failure = Some(match server {
-                    Some(server) => format!("TURN server {server}: {error}"),
-                    None => error.to_string(),
-                });
-                self.session.stream_failed(now(), id, failure_of(&error));
-            }
+            // Draining writes.
+            Input::Conn(_, ConnInput::Writable) => {}
         }
     }
 
     fn hop(&self, remote: SocketAddr) -> Hop {
-        let session = &self.config.session;
+        let session = &self.config.media.session;
         let turn = session.turn_servers.iter().any(|s| s.addr == remote);
         if turn || session.stun_servers.contains(&remote) {
             Hop::Server
@@ -355,168 +296,163 @@ impl Peer {
     }
 
     fn drain(&mut self) {
-        let mut buf = [0; SESSION_MAX_TRANSMIT];
+        let mut buf = [0; MAX_TRANSMIT];
         for (component, payload) in std::mem::take(&mut self.messages.echoes) {
             self.send(component, &payload);
         }
         loop {
-            while let Some(sent) = self.session.poll_transmit(&mut buf) {
+            while let Some(sent) = self.media.poll_transmit(&mut buf) {
                 self.transmit(sent.to, &buf[..sent.len]);
             }
-            if let Some(action) = self.session.poll_action() {
+            if let Some(action) = self.media.poll_action() {
                 self.act(action);
-            } else if let Some(event) = self.session.poll_event() {
+            } else if let Some(event) = self.media.poll_event() {
                 self.event(event);
-            } else {
+            } else if !self.write_conns() {
                 return;
             }
         }
     }
 
-    fn transmit(&mut self, to: Path, data: &[u8]) {
-        match to {
-            Path::Datagram(at) => {
-                if let Some(socket) = self.sockets.get(&at.local)
-                    && self.config.network.send(socket, data, at.remote)
-                {
-                    let hop = self.hop(at.remote);
-                    self.trace(true, hop, data);
-                }
+    /// Writes to the connections what they take; whether one of them broke.
+    fn write_conns(&mut self) -> bool {
+        let (mut broken, mut sent) = (None, Vec::new());
+        self.conns.retain(|id, conn| {
+            let written = conn.write(|buf| {
+                let len = self.media.poll_conn(*id, buf)?;
+                sent.extend(crossing(&buf[..len]));
+                Some(len)
+            });
+            if written.is_err() {
+                broken = Some(*id);
             }
-            Path::Stream(id) => {
-                self.trace(true, Hop::Server, data);
-                if let Some(writer) = self.streams.get(&id) {
-                    let _ = writer.try_send(data.to_vec());
-                }
-            }
+            written.is_ok() && !conn.is_done()
+        });
+        for (hop, what) in sent {
+            self.crossed(true, hop, what);
+        }
+        if let Some(id) = broken {
+            self.media.connection_failed(now(), id, ConnFailure::Reset);
+        }
+        broken.is_some()
+    }
+
+    fn transmit(&mut self, at: FiveTuple, data: &[u8]) {
+        if let Some(socket) = self.sockets.get(&at.local)
+            && self.config.network.send(socket, data, at.remote)
+        {
+            let hop = self.hop(at.remote);
+            self.trace(true, hop, data);
         }
     }
 
-    fn act(&mut self, action: SessionAction) {
+    fn act(&mut self, action: MediaAction) {
         match action {
-            SessionAction::OpenStream {
-                id,
-                transport,
-                remote,
-                server_name,
-            } => {
-                let wanted = WantedStream {
-                    transport,
-                    remote,
-                    server_name,
-                };
-                self.servers.insert(id, wanted.clone());
-                match (self.config.open_stream)(&wanted) {
-                    Ok((to, config)) => self.dial(id, &wanted, to, config),
-                    Err(why) => {
-                        self.last_server_failure = Some(format!("TURN server {remote}: {why}"));
-                        self.session.stream_failed(now(), id, StreamFailure::Other);
-                    }
+            MediaAction::Connect { conn, to } => self.dial(conn, to),
+            MediaAction::Close { conn } => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.close();
                 }
             }
-            SessionAction::CloseStream { id } => drop(self.streams.remove(&id)),
-            SessionAction::OpenSocket { relay, local } => {
+            MediaAction::OpenSocket { relay, local } => {
                 let bound = std::net::UdpSocket::bind((local, 0)).and_then(|socket| {
                     socket.set_nonblocking(true)?;
                     self.add_socket(UdpSocket::from_std(socket)?)
                 });
                 match bound {
-                    Ok(at) => self.session.socket_opened(now(), relay, at),
-                    Err(_) => self.session.socket_failed(now(), relay),
+                    Ok(at) => self.media.socket_opened(now(), relay, at),
+                    Err(_) => self.media.socket_failed(now(), relay),
                 }
             }
-            SessionAction::CloseSocket { local } => drop(self.sockets.remove(&local)),
-            _ => {}
+            MediaAction::CloseSocket { local } => drop(self.sockets.remove(&local)),
         }
     }
 
-    fn dial(&mut self, id: StreamId, wanted: &WantedStream, to: SocketAddr, config: TunnelConfig) {
-        if config.proxy.is_some() {
-            let what = format!("CONNECT {}", wanted.remote);
-            self.crossed(true, Hop::Proxy, what);
-        } else {
-            let what = format!("{} connection", wanted.transport);
-            self.crossed(true, Hop::Server, what);
-        }
-        let (writer, outgoing) = stream::queue();
-        self.streams.insert(id, writer);
+    fn dial(&mut self, id: ConnId, to: Endpoint) {
+        let (hop, what) = match &self.config.media.proxy {
+            Some(_) => (Hop::Proxy, "CONNECT"),
+            None => (Hop::Server, "TCP connection"),
+        };
+        self.crossed(true, hop, what.into());
         let (network, inputs) = (self.config.network.clone(), self.inputs.clone());
-        tokio::spawn(async move {
-            let (queue, mut queued) = mpsc::unbounded_channel();
-            let on = move |input| drop(queue.send(input));
-            let forward = async {
-                while let Some(input) = queued.recv().await {
-                    let _ = inputs.send(Input::Stream(id, input)).await;
-                }
-            };
-            tokio::join!(stream::dial(network, to, config, outgoing, on), forward);
-        });
+        let on = move |input| {
+            let inputs = inputs.clone();
+            async move { inputs.send(Input::Conn(id, input)).await.is_ok() }
+        };
+        self.conns.insert(id, Conn::dial(network, to, on));
     }
 
-    fn event(&mut self, event: SessionEvent) {
+    fn event(&mut self, event: MediaEvent) {
         match event {
-            SessionEvent::LocalCandidate { .. } => self.candidates += 1,
-            SessionEvent::GatheringDone => self.described(),
-            SessionEvent::ServerFailed {
+            MediaEvent::Gathered => self.described(),
+            MediaEvent::Proxied { .. } => {
+                self.crossed(false, Hop::Proxy, "HTTP 2xx: tunnel open".into());
+            }
+            MediaEvent::Connected { transport, .. } => {
+                let what = match transport {
+                    Transport::Tls => "TLS handshake complete",
+                    Transport::Tcp | Transport::Udp | Transport::Dtls => "TCP connection open",
+                };
+                self.crossed(false, Hop::Server, what.into());
+            }
+            MediaEvent::ServerFailed {
                 server,
                 transport,
                 cause,
                 ..
             } => {
-                let why = match &self.last_server_failure {
-                    Some(why) if why.contains(&server.to_string()) => why.clone(),
-                    _ => format!("server {server} over {transport}: {cause}"),
+                let step = match &cause {
+                    ServerCause::Conn(ConnError::Tcp(_)) => "TCP connection: ",
+                    _ => "",
                 };
+                let why = format!("server {server} over {transport}: {step}{cause}");
                 self.last_server_failure = Some(why.clone());
                 (self.on)(PeerOutput::ServerFailed(why));
             }
-            SessionEvent::Ice(IceEvent::Selected {
+            // Nobody here to ask.
+            MediaEvent::NeedCredentials { conn, .. } => {
+                self.media.set_credentials(now(), conn, None);
+            }
+            MediaEvent::NeedToken { conn, .. } => self.media.set_token(now(), conn, None),
+            MediaEvent::Selected {
                 component,
                 local,
                 remote,
+                relay,
                 rtt,
-                ..
-            }) => {
-                let relayed = local.kind == ice_proto::CandidateKind::Relayed;
-                let relay_transport = relayed.then(|| {
-                    let stream = self.servers.values().next().map(|s| s.transport);
-                    stream.unwrap_or(Transport::Udp)
-                });
-                (self.on)(PeerOutput::Selected {
-                    component,
-                    local,
-                    remote,
-                    relay_transport,
-                    rtt,
-                });
-            }
-            SessionEvent::Ice(IceEvent::Completed) => {
+            } => (self.on)(PeerOutput::Selected {
+                component,
+                local,
+                remote,
+                relay_transport: relay.map(|leg| leg.transport),
+                rtt,
+            }),
+            MediaEvent::Completed => {
                 self.connected = true;
                 if let Some(since) = self.remote_since {
                     self.messages.summary.connected_after = now().duration_since(since);
                 }
                 (self.on)(PeerOutput::State("connected"));
             }
-            SessionEvent::Ice(IceEvent::Failed(failure)) => {
-                self.failure = Some(failure.to_string());
-            }
-            SessionEvent::Closed => self.closed = true,
+            MediaEvent::Failed(failure) => self.failure = Some(failure.to_string()),
+            MediaEvent::Closed => self.closed = true,
             _ => {}
         }
     }
 
     fn described(&mut self) {
         self.described = true;
-        if self.candidates == 0 {
+        let agent = self.media.agent();
+        let candidates: Vec<_> = agent
+            .local_candidates()
+            .map(|(_, candidate)| candidate.to_string())
+            .collect();
+        if candidates.is_empty() {
             let why = self.last_server_failure.take();
             self.failure = Some(why.unwrap_or_else(|| "no candidates".into()));
             return;
         }
-        let credentials = self.session.agent().local_credentials().clone();
-        let candidates = self.session.agent().local_candidates();
-        let candidates = candidates
-            .map(|(_, candidate)| candidate.to_string())
-            .collect();
+        let credentials = agent.local_credentials().clone();
         (self.on)(PeerOutput::Description {
             ufrag: credentials.ufrag,
             pwd: credentials.pwd,
@@ -524,14 +460,11 @@ impl Peer {
         });
     }
 
-    fn send(&mut self, component: ComponentId, payload: &[u8]) -> bool {
+    fn send(&mut self, component: ComponentId, payload: &[u8]) {
         let mut buf = [0; 2048];
-        match self.session.send(now(), component, payload, &mut buf) {
-            Ok(sent) => {
-                self.transmit(sent.to, &buf[..sent.len]);
-                true
-            }
-            Err(_) => false,
+        // What cannot be sent is sent again.
+        if let Ok(Some(sent)) = self.media.send(now(), component, payload, &mut buf) {
+            self.transmit(sent.to, &buf[..sent.len]);
         }
     }
 
@@ -570,75 +503,12 @@ impl Peer {
     }
 
     fn trace(&mut self, sent: bool, hop: Hop, data: &[u8]) {
-        let what = match data.first() {
-            Some(0x40..=0x4F) => "ChannelData".to_owned(),
-            Some(0..=3) => match Message::parse(data) {
-                Ok(message) => describe(&message),
-                Err(_) => return,
-            },
-            _ => "data".to_owned(),
-        };
-        self.crossed(sent, hop, what);
+        if let Some(what) = unit(data) {
+            self.crossed(sent, hop, what);
+        }
     }
 
     fn crossed(&mut self, sent: bool, hop: Hop, what: String) {
         (self.on)(PeerOutput::Crossed { sent, hop, what });
-    }
-}
-
-impl Messages {
-    fn take(&mut self, name: &str, component: ComponentId, data: &[u8]) {
-        let own = std::str::from_utf8(data)
-            .ok()
-            .and_then(|text| text.strip_prefix(name)?.strip_prefix(' '));
-        let Some(rest) = own else {
-            self.summary.received += 1;
-            self.echoes.push((component, data.to_vec()));
-            return;
-        };
-        let number = rest.rsplit(' ').next().and_then(|n| n.parse().ok());
-        if let Some(number) = number
-            && self.waiting.remove(&(component, number)).is_some()
-        {
-            self.summary.echoed += 1;
-        }
-    }
-}
-
-/// A STUN message in words.
-fn describe(message: &Message<'_>) -> String {
-    let method = match message.method().number() {
-        0x001 => "Binding",
-        0x003 => "Allocate",
-        0x004 => "Refresh",
-        0x006 => "Send",
-        0x007 => "Data",
-        0x008 => "CreatePermission",
-        0x009 => "ChannelBind",
-        _ => "STUN",
-    };
-    match message.class() {
-        Class::Request => format!("{method} request"),
-        Class::Indication => format!("{method} indication"),
-        Class::Success => format!("{method} success"),
-        Class::Error => {
-            let error = message.find::<stun_proto::wire::ErrorCode<'_>>();
-            let code = error.map_or(0, |error| error.code());
-            format!("{method} error {code}")
-        }
-    }
-}
-
-fn failure_of(error: &StreamError) -> StreamFailure {
-    match error {
-        StreamError::Tcp { error, .. } => match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => StreamFailure::Refused,
-            std::io::ErrorKind::TimedOut => StreamFailure::Timeout,
-            _ => StreamFailure::Other,
-        },
-        StreamError::Tunnel(
-            TunnelError::Refused(_) | TunnelError::Connect(_) | TunnelError::NotATunnel(_),
-        ) => StreamFailure::Proxy,
-        StreamError::Tunnel(_) => StreamFailure::Tls,
     }
 }

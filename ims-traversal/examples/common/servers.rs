@@ -9,6 +9,7 @@ use http_connect::auth::{
 };
 use http_connect::{ConnectConfig, Target};
 use ims_traversal::tunnel::{ProxyHop, Tls, TunnelConfig};
+use ims_traversal::{Endpoint, HttpProxy};
 use stun_proto::Transport;
 use stun_proto::uri::{Host, Scheme, Uri, UriTransport};
 
@@ -92,6 +93,16 @@ pub fn proxy(url: &str) -> Result<Proxy> {
     let host = target.host().to_string();
     let addr = resolve(&host, target.port())?;
     Ok(Proxy { addr, credentials })
+}
+
+impl Proxy {
+    /// As machines want it. What they do not know yet is the user's: any scheme will do.
+    pub fn http_proxy(&self) -> HttpProxy {
+        let mut proxy = HttpProxy::new(Endpoint::Addr(self.addr), self.credentials.clone());
+        let policy = proxy.auth.policy_mut();
+        (policy.basic, policy.md5) = (Allow::Always, Allow::Always);
+        proxy
+    }
 }
 
 /// How streams are opened: where the TCP connection goes, and what is inside it.

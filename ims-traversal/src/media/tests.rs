@@ -153,7 +153,7 @@ fn relay_leg(world: &World, node: usize) -> Option<RelayLeg> {
         MediaEvent::Selected { relay, .. } => Some(*relay),
         _ => None,
     });
-    selected.last().flatten()
+    selected.rev().next().flatten()
 }
 
 #[test]
