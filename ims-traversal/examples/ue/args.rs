@@ -73,6 +73,9 @@ pub struct Options {
     /// The realm the password is for; the domain of --aor when it is not given.
     #[arg(long)]
     pub realm: Option<String>,
+    /// Answers a registrar that knows nothing better than MD5, over TLS only.
+    #[arg(long)]
+    pub md5: bool,
     /// How many P-CSCFs are used at the same time: all that are given, at most 2.
     #[arg(long)]
     pub flows: Option<usize>,
@@ -180,6 +183,9 @@ impl Options {
         let account = Account::new(&name, self.password()?.as_str(), &realm);
         let mut agent = UserAgentConfig::ims(aor, instance, proxies);
         agent.accounts = vec![account];
+        if self.md5 {
+            agent.digest.md5 = Allow::OverTls;
+        }
         if let Some(flows) = self.flows {
             agent.flows = flows;
         }
