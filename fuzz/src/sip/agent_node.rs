@@ -373,7 +373,7 @@ impl AgentNode {
 
     /// What the application does now and then.
     fn tick(&mut self, net: &mut Net) {
-        if self.watch.is_refused() || self.machine.is_none() {
+        if self.watch.any_refused() || self.machine.is_none() {
             // The user looks into it.
             self.habits.wrong = false;
             self.crash(net);

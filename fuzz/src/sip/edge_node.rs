@@ -31,7 +31,9 @@ pub(super) const CORE_PORT: u16 = 5070;
 pub(super) const ROOM: usize = 6000;
 
 /// Connections at a time: few, so that floods reach the limit.
-const MAX_FLOWS: usize = 40;
+const MAX_FLOWS: usize = 12;
+/// Those the core opens, and as many to it.
+const MAX_CORE_FLOWS: usize = 4;
 
 /// How the edge proxies of a run behave.
 #[derive(Clone, Debug)]
@@ -111,10 +113,12 @@ impl EdgeNode {
             config.next_hop = UriBuf::parse("sip:home.example.com").ok();
             config.token_key = Some(key);
             config.max_flows = MAX_FLOWS;
+            config.max_core_flows = MAX_CORE_FLOWS;
             config.max_server_transactions = 64;
             config.max_client_transactions = 64;
             let edge = EdgeProxy::new(config, seed, now);
-            EdgeMachine::new(edge.expect("a sound configuration"), MAX_FLOWS)
+            let most = MAX_FLOWS + 2 * MAX_CORE_FLOWS;
+            EdgeMachine::new(edge.expect("a sound configuration"), most)
         }));
         net.listen(self.host, SocketAddr::new(self.ip, STREAM_PORT));
         for port in [DATAGRAM_PORT, CORE_PORT] {
@@ -153,12 +157,6 @@ impl EdgeNode {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.machine.as_ref().and_then(Checked::deadline)
-    }
-
-    /// How many flows it has.
-    pub(super) fn flow_count(&self) -> usize {
-        let machine = self.machine.as_ref();
-        machine.map_or(0, |machine| machine.machine().edge.flow_count())
     }
 
     /// A client's connection.

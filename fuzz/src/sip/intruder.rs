@@ -224,8 +224,9 @@ impl Intruder {
         };
         // Overload may come in between.
         let right = match attempt {
-            Attempt::Forged => matches!(code, 403),
-            Attempt::Borrowed => matches!(code, 403 | 430),
+            Attempt::Forged => matches!(code, 403 | 500),
+            // A token of the other edge proxy is passed on to it.
+            Attempt::Borrowed => matches!(code, 403 | 430 | 500),
             Attempt::Stranger if self.pcscf => matches!(code, 403),
             // Goes to the core, or to nobody.
             Attempt::Stranger => true,

@@ -192,6 +192,7 @@ fn edge(pcscf: bool) -> EdgeProxy {
     config.next_hop = Some(uri("sip:home.example.com"));
     config.token_key = Some([7; 32]);
     config.max_flows = MAX_EDGE_FLOWS;
+    config.max_core_flows = 2;
     config.max_server_transactions = 8;
     config.max_client_transactions = 8;
     config.max_unsent = 4000;
@@ -261,7 +262,7 @@ pub fn ops_sip_edge(data: &[u8]) {
     let pcscf = choices.flip();
     let mut now = Instant::ZERO;
     let mut machine = Checked::new("edge proxy", now, move || {
-        EdgeMachine::new(edge(pcscf), MAX_EDGE_FLOWS)
+        EdgeMachine::new(edge(pcscf), MAX_EDGE_FLOWS + 4)
     });
     let mut log = EdgeLog::default();
     let mut steps = 0;

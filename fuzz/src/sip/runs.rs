@@ -23,14 +23,17 @@ fn calm(choices: Choices, trace: Trace, hours: u64) {
     plan.access.jitter = net.choices().duration(Duration::from_millis(200));
     let flow_timer = plan.edge.flow_timer;
     let mut world = build(&mut net, &plan);
-    world.agent.healed = true;
-    world.core.healed = true;
+    world.calm();
     world.agent.start(&mut net);
     net.run_for(&mut world, Duration::from_secs(2));
     for hour in 0..hours {
         assert_eq!(world.agent.watch.registered(), 2, "in hour {hour}");
         let number = world.core.call(&mut net, Method::MESSAGE);
-        net.run_for(&mut world, Duration::from_secs(3600));
+        let until = net.now().checked_add(Duration::from_secs(3600));
+        let failed = net.run(&mut world, until.expect("time"), |world| {
+            world.agent.watch.failed > 0
+        });
+        assert!(!failed, "a flow failed in a calm network, in hour {hour}");
         let fate = world.core.fates.get(&number);
         assert_eq!(fate, Some(&Fate::Answered), "in hour {hour}");
         assert_eq!(world.core.machine.machine().registrar.len(), 2);
@@ -81,8 +84,7 @@ pub enum Direction {
 fn registering(cut: Option<(Direction, usize)>) -> (Net, SipWorld) {
     let mut net = Net::new(Choices::from_seed(7), Trace::off());
     let mut world = build(&mut net, &Plan::calm(Transport::Tls));
-    world.agent.healed = true;
-    world.core.healed = true;
+    world.calm();
     match cut {
         Some((Direction::Up, at)) => world.edges[0].cut = Some(at),
         Some((Direction::Down, at)) => world.agent.cut = Some(at),
@@ -132,8 +134,7 @@ pub fn sim_sip_password(choices: Choices, trace: Trace) {
     let mut plan = Plan::calm(transport);
     plan.agent.wrong = true;
     let mut world = build(&mut net, &plan);
-    world.agent.healed = true;
-    world.core.healed = true;
+    world.calm();
     world.agent.start(&mut net);
     net.run_for(&mut world, Duration::from_secs(3 * 3600));
     assert!(world.agent.watch.is_refused(), "not refused");

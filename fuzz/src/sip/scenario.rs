@@ -35,6 +35,7 @@ pub(super) struct SipWorld {
     /// When the registrar started last.
     restarted: Option<Instant>,
     core_link: Link,
+    refused: bool,
     pub(super) healed: bool,
 }
 
@@ -74,13 +75,16 @@ impl World for SipWorld {
 
     fn check(&mut self, net: &Net) {
         self.agent.watch.check(net.now());
-        let excused = self
-            .restarted
-            .is_some_and(|at| net.now().duration_since(at) < CONFUSION);
-        assert!(
-            self.agent.habits.wrong || excused || !self.agent.watch.any_refused(),
-            "the registration was refused without reason"
-        );
+        let refused = self.agent.watch.any_refused();
+        if refused && !self.refused {
+            let restarted = self.restarted.map(|at| net.now().duration_since(at));
+            let excused = restarted.is_some_and(|ago| ago < CONFUSION);
+            assert!(
+                self.agent.habits.wrong || excused,
+                "the registration was refused without reason"
+            );
+        }
+        self.refused = refused;
     }
 }
 
@@ -176,15 +180,22 @@ impl SipWorld {
         net.alarm(self.chaos, wait, 0);
     }
 
-    /// Ends all faults: what follows must come to rest.
-    pub(super) fn heal(&mut self, net: &mut Net) {
-        net.heal();
+    /// Nobody does anything odd.
+    pub(super) fn calm(&mut self) {
         self.healed = true;
         self.agent.healed = true;
         self.core.healed = true;
-        self.intruder.stop(net);
         for edge in &mut self.edges {
             edge.healed = true;
+        }
+    }
+
+    /// Ends all faults: what follows must come to rest.
+    pub(super) fn heal(&mut self, net: &mut Net) {
+        net.heal();
+        self.calm();
+        self.intruder.stop(net);
+        for edge in &mut self.edges {
             edge.start(net);
         }
     }
@@ -332,6 +343,7 @@ pub(super) fn build(net: &mut Net, plan: &Plan) -> SipWorld {
         home,
         restarted: None,
         core_link: plan.core.clone(),
+        refused: false,
         healed: false,
     }
 }

@@ -312,12 +312,6 @@ impl Watch {
         }
     }
 
-    /// How many credentials were refused on a flow.
-    pub(super) fn rejections(&self) -> u32 {
-        let all = self.flows.values().map(|watch| watch.rejections);
-        all.max().unwrap_or(0)
-    }
-
     /// The machine tells something.
     pub(super) fn event(&mut self, now: Instant, event: &UserAgentEvent) {
         match event {

@@ -3,6 +3,6 @@
 //! `SIM_SEEDS=10000 cargo test --release -p fuzz sim` runs many seeds of each scenario,
 //! `SIM_SEED=4711 cargo test -p fuzz sim_turn` one.
 
-mod many;
+mod ops;
 mod replay;
 mod sim;

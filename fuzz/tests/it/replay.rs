@@ -40,6 +40,20 @@ fn corpora_are_replayed() {
     }
 }
 
+/// The torture tests of RFC 4475 and RFC 5118 are where SIP is tested.
+#[test]
+fn torture_messages_are_replayed() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sip-outbound/tests/torture");
+    for rfc in ["rfc4475", "rfc5118"] {
+        for file in fs::read_dir(tests.join(rfc)).unwrap() {
+            let file = file.unwrap().path();
+            let bytes = fs::read(&file).unwrap();
+            let run = std::panic::catch_unwind(|| fuzz::sip::parse_sip(&bytes));
+            assert!(run.is_ok(), "{} fails", file.display());
+        }
+    }
+}
+
 /// Every target has an entry here, and every entry a target.
 #[test]
 fn targets_and_entries_are_the_same() {
