@@ -9,7 +9,8 @@
 //!   between them.
 //!
 //! Below them, for use on their own: [`wire`] (messages, byte-exact), [`Framer`] (messages and
-//! pings of a byte stream), [`ClientTransactions`] and [`ServerTransactions`], [`DigestClient`].
+//! pings of a byte stream), [`ClientTransactions`] and [`ServerTransactions`], [`DigestClient`],
+//! [`SecMechanisms`], [`locate`].
 //!
 //! # What it does not do
 //! No sockets, clock, randomness or threads; no TLS: the host makes connections and validates
@@ -80,19 +81,27 @@
 //!
 //! # Limits
 //! Everything the network can make grow is bounded: heads and bodies ([`wire::Limits`]), open
-//! transactions, flows, bytes that wait, bindings, key look-ups. The fields of the configurations say
-//! what happens at the limit.
+//! transactions, flows, bytes and events that wait, bindings, key look-ups. The fields of the
+//! configurations say what happens at the limit, and `max_memory` of each how many bytes a machine
+//! holds at most. No packet costs more than a search in a tree.
 //!
 //! # RFCs
 //! | RFC | What | Not |
 //! |---|---|---|
-//! | 3261 | syntax, framing, transactions, registration, proxying without forking | multicast, S/MIME |
-//! | 5626 | all of it | |
-//! | 3581, 6223 | `rport`, `keep` for registrations | `keep` for dialogs |
-//! | 3327, 3608, 5627 | Path, Service-Route, GRUUs | |
+//! | 3261 | syntax, framing, transactions, registration, proxying without forking | multicast, S/MIME, redirection |
+//! | 3263, 5922 | where servers are, and what their certificates prove: [`locate`] | SCTP |
+//! | 3327, 3608 | Path, Service-Route | |
+//! | 3329 | security agreement on TLS; the lists and `d-ver` for other mechanisms | agreeing on Digest or IPsec |
+//! | 3581 | `rport` | |
 //! | 4320, 6026 | corrections of the transactions | |
 //! | 5393 | loop detection | Max-Breadth: nothing forks |
+//! | 5626 | user agent, edge proxy, registrar, the choice between the flows of a device | forking, and with it the rest of section 7, is the host's; Contact in dialogs shows `ob`, not a GRUU |
+//! | 5627 | GRUUs at the registrar, and learned by the user agent | in the Contact of requests they are the application's to put |
+//! | 6223 | `keep` for registrations and dialogs | a proxy that sends keep-alives itself |
 //! | 7616, 8760, 3310, 4169 | Digest and AKA | |
+//!
+//! Of 3GPP TS 24.229: the habits of a UE ([`UserAgentConfig::ims`]) and of a P-CSCF
+//! ([`EdgeConfig::pcscf`]), as far as firewall traversal without an EPC needs them.
 #![no_std]
 
 extern crate alloc;

@@ -79,6 +79,39 @@ pub enum EdgeEvent {
 /// Clients are on the access side, everything else on the core side. The host accepts connections
 /// and hands their bytes in; connections to the core are asked for by
 /// [`poll_action`](Self::poll_action).
+///
+/// ```
+/// use sip_outbound::{EdgeConfig, EdgeProxy, FlowAction, Instant, Side};
+/// use stun_proto::{FiveTuple, Path, StreamId, Transport};
+///
+/// let mut config = EdgeConfig::new("ep1.example.com");
+/// config.next_hop = Some("sip:registrar.example.com;transport=tcp".parse().unwrap());
+/// let now = Instant::ZERO;
+/// let mut edge = EdgeProxy::new(config, [7; 32], now).unwrap();
+///
+/// let at = |local: &str, remote: &str, transport| FiveTuple {
+///     transport,
+///     local: local.parse().unwrap(),
+///     remote: remote.parse().unwrap(),
+/// };
+/// let client = at("203.0.113.1:5061", "198.51.100.7:51044", Transport::Tls);
+/// let client = edge.flow_accepted(now, client, Side::Access).unwrap();
+/// let register = b"REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TLS 10.7.0.9;branch=z9hG4bK1;rport\r\n\
+///     From: <sip:a@example.com>;tag=1\r\nTo: <sip:a@example.com>\r\nCall-ID: x\r\nCSeq: 1 REGISTER\r\n\
+///     Supported: path, outbound\r\nContact: <sip:a@10.7.0.9>;reg-id=1;+sip.instance=\"<urn:uuid:1>\"\r\n\
+///     Content-Length: 0\r\n\r\n";
+/// edge.handle_flow_input(now, client, register);
+///
+/// // It has to go on: the host connects, and writes.
+/// let Some(FlowAction::OpenFlow { flow, target }) = edge.poll_action() else { panic!() };
+/// assert_eq!(target.uri.as_uri().host(), "registrar.example.com");
+/// edge.flow_opened(now, flow, at("192.0.2.1:40000", "192.0.2.2:5060", Transport::Tcp));
+/// let mut buf = [0; 2048];
+/// let sent = edge.poll_transmit(&mut buf).unwrap();
+/// assert_eq!(sent.to, Path::Stream(StreamId(flow.0)));
+/// let text = core::str::from_utf8(&buf[..sent.len]).unwrap();
+/// assert!(text.contains(";received=198.51.100.7") && text.contains("@ep1.example.com;lr;ob>"));
+/// ```
 #[derive(Debug)]
 pub struct EdgeProxy {
     config: EdgeConfig,

@@ -96,7 +96,7 @@ struct Pending {
 /// It answers requests; transactions, and the way to and from it, are the host's.
 ///
 /// ```
-/// use sip_outbound::wire::{Limits, Message, ParseConfig, Request};
+/// use sip_outbound::wire::{Limits, Message, ParseConfig, Request, UriBuf};
 /// use sip_outbound::{Instant, RegisterStep, Registrar, RegistrarConfig};
 ///
 /// let text = b"REGISTER sip:b SIP/2.0\r\nVia: SIP/2.0/TLS h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
@@ -108,6 +108,15 @@ struct Pending {
 /// let mut registrar = Registrar::new(RegistrarConfig::new("b"), [7; 32], now).unwrap();
 /// let RegisterStep::Respond(response) = registrar.handle_register(now, None, &request) else { panic!() };
 /// assert!(response.as_bytes().starts_with(b"SIP/2.0 401 "));
+///
+/// // Behind something that has asked who it is already:
+/// let config = RegistrarConfig { digest: None, ..RegistrarConfig::new("b") };
+/// let mut registrar = Registrar::new(config, [7; 32], now).unwrap();
+/// let RegisterStep::Respond(response) = registrar.handle_register(now, None, &request) else { panic!() };
+/// assert!(response.as_bytes().starts_with(b"SIP/2.0 200 "));
+/// let who = UriBuf::parse("sip:a@b").unwrap();
+/// let mut targets = registrar.targets(&who.as_uri()).unwrap();
+/// assert_eq!(targets.first(0).unwrap().contact.as_str(), "sip:a@h");
 /// ```
 pub struct Registrar {
     config: RegistrarConfig,

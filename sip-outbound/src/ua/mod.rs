@@ -81,6 +81,47 @@ enum Timer {
 /// The host opens and closes connections as [`poll_action`](Self::poll_action) says, hands in
 /// bytes, and writes what [`poll_transmit`](Self::poll_transmit) gives. The crate documentation
 /// shows the loop.
+///
+/// ```
+/// use sip_outbound::wire::{Builder, Limits, Message, Method, Name, ParseConfig, Request, StatusCode};
+/// use sip_outbound::{
+///     FlowAction, InstanceId, Instant, NewRequest, UserAgent, UserAgentConfig, UserAgentEvent,
+/// };
+/// use stun_proto::{FiveTuple, Transport};
+///
+/// let instance = InstanceId::new("urn:uuid:0a1b2c3d-0000-4000-8000-00aabbccddee").unwrap();
+/// let proxy = "sips:pcscf.example.com".parse().unwrap();
+/// let config = UserAgentConfig::new("sip:alice@example.com".parse().unwrap(), instance, vec![proxy]);
+/// let now = Instant::ZERO;
+/// let mut ua = UserAgent::new(config, [7; 32], now).unwrap();
+/// ua.start(now);
+/// let Some(FlowAction::OpenFlow { flow, .. }) = ua.poll_action() else { panic!() };
+/// let at = FiveTuple {
+///     transport: Transport::Tls,
+///     local: "10.7.0.9:40112".parse().unwrap(),
+///     remote: "203.0.113.1:5061".parse().unwrap(),
+/// };
+/// ua.flow_opened(now, flow, at, vec!["pcscf.example.com".into()]);
+///
+/// // The edge proxy answers what it is sent.
+/// let mut buf = [0; 2048];
+/// let sent = ua.poll_transmit(&mut buf).unwrap();
+/// let message = Message::parse(&buf[..sent.len], &ParseConfig::default()).unwrap();
+/// let register = Request::check(message, &Limits::DEFAULT).unwrap();
+/// let answer = Builder::reply(&register, StatusCode::OK, Some("t"))
+///     .copy_all(&register, Name::CONTACT)
+///     .header(Name::REQUIRE, "outbound")
+///     .finish(b"")
+///     .unwrap();
+/// ua.handle_flow_input(now, flow, answer.as_bytes());
+/// assert!(matches!(ua.poll_event(), Some(UserAgentEvent::Registered { reg_id: 1, .. })));
+///
+/// // From now on requests go both ways.
+/// let hello = NewRequest::new(Method::MESSAGE, "sip:bob@example.com").body("text/plain", "hello");
+/// ua.request(now, hello).unwrap();
+/// let sent = ua.poll_transmit(&mut buf).unwrap();
+/// assert!(buf[..sent.len].starts_with(b"MESSAGE sip:bob@example.com SIP/2.0\r\n"));
+/// ```
 #[derive(Debug)]
 pub struct UserAgent {
     config: UserAgentConfig,
