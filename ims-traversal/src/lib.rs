@@ -12,6 +12,7 @@ extern crate std;
 pub mod access;
 #[allow(dead_code, reason = "its users follow")]
 mod conns;
+pub mod eftf;
 pub mod ladder;
 pub mod media;
 pub mod pcscf;
