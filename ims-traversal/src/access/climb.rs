@@ -63,9 +63,8 @@ impl Access {
                 }
             } else if let Some((flow, event)) = self.conns.poll_event() {
                 self.conn_event(now, flow, event);
-            } else if let Some(action) = self.conns.poll_action() {
-                self.actions.push_back(action.into());
             } else {
+                self.pull_actions();
                 return;
             }
         }
@@ -163,8 +162,7 @@ impl Access {
             let begun = reg_id.and_then(|reg_id| self.climbs.remove(&reg_id));
             let others = reg_id.is_some() && self.config.agent.proxies.len() > 1;
             let proxy = self.config.proxy.is_some();
-            flow.climb =
-                begun.or_else(|| self.ladder.climb(now, self.network, proxy, others));
+            flow.climb = begun.or_else(|| self.ladder.climb(now, self.network, proxy, others));
         }
         let possible = resolved || flow.climb.is_some();
         self.flows.insert(id, flow);
@@ -267,7 +265,10 @@ impl Access {
         };
         match core::mem::replace(&mut flow.way, Way::None) {
             Way::None | Way::Tunnel => {}
-            Way::Conn | Way::OpenConn => self.conns.close(now, id),
+            Way::Conn | Way::OpenConn => {
+                self.conns.close(now, id);
+                self.pull_actions();
+            }
             Way::Socket(socket) | Way::OpenSocket(socket, _) => {
                 self.actions.push_back(AccessAction::CloseSocket { socket });
             }

@@ -194,6 +194,8 @@ impl Access {
     }
 
     pub(super) fn conn_event(&mut self, now: Instant, id: FlowId, event: ConnEvent) {
+        // What the connection wants of the host comes before what follows from its end.
+        self.pull_actions();
         match event {
             ConnEvent::Proxied => {}
             ConnEvent::Ready {
@@ -234,6 +236,12 @@ impl Access {
                 self.read(now, id);
                 self.way_broke(now, id, error.into());
             }
+        }
+    }
+
+    pub(super) fn pull_actions(&mut self) {
+        while let Some(action) = self.conns.poll_action() {
+            self.actions.push_back(action.into());
         }
     }
 
