@@ -25,8 +25,8 @@ pub struct ClientConfig {
     pub software: Option<String>,
     /// When requests are sent again.
     pub retransmit: RetransmitConfig,
-    /// Accepts unprotected errors where real servers send them: yes.
-    pub lenient_errors: bool,
+    /// Which errors without integrity are believed: those to Allocate.
+    pub unprotected_errors: UnprotectedErrors,
     /// Believes a server that grants an allocation without asking for the credentials that are
     /// there, or for a token where one is expected: no. Anybody on the way could have sent that
     /// answer, so it counts as never received. Without credentials and `third_party` every server
@@ -63,7 +63,7 @@ impl ClientConfig {
             private_username: false,
             software: None,
             retransmit: RetransmitConfig::default(),
-            lenient_errors: true,
+            unprotected_errors: UnprotectedErrors::default(),
             open_servers: false,
             redirects: Redirects::default(),
             third_party: false,
@@ -112,6 +112,22 @@ impl ClientConfig {
             )
             .saturating_add(self.event_limit().saturating_mul(EVENT))
     }
+}
+
+/// Which errors are believed although they lack the integrity they should have: of those 437, 486,
+/// 500 and 508, and over streams and DTLS all but 300. The others are a hint for when nothing
+/// better comes ([`Cause::Integrity`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnprotectedErrors {
+    /// None.
+    Refuse,
+    /// Those to Allocate, which coturn refuses before it authenticates: an attempt may be lost by
+    /// them, but nothing that is there.
+    #[default]
+    ToAllocate,
+    /// Those to every request, which other servers send: whoever sees the requests can end the
+    /// allocation with one.
+    Accept,
 }
 
 /// Which redirects to another server count (RFC 8489 section 10).

@@ -23,7 +23,7 @@ use super::permissions::Permissions;
 use super::requests::Pending;
 use super::{
     Action, AllocateOptions, Cause, ClientConfig, ClientError, Connection, Event, RelayProtocol,
-    Stats,
+    Stats, UnprotectedErrors,
 };
 use crate::wire::{self, AddressFamily};
 
@@ -142,7 +142,7 @@ impl Core {
     pub(super) fn new(config: ClientConfig, link: Link, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::from_seed(seed);
         let mut auth = LongTermClient::new(config.credentials.clone()).prefer_sha256();
-        if config.lenient_errors {
+        if config.unprotected_errors != UnprotectedErrors::Refuse {
             auth = auth.lenient_errors();
         }
         if config.open_servers {

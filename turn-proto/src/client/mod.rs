@@ -88,6 +88,7 @@ use zeroize::Zeroizing;
 
 pub use self::config::{
     Action, AllocateOptions, Cause, ClientConfig, ClientError, Event, Redirects, SendError, Stats,
+    UnprotectedErrors,
 };
 pub use self::connections::Connection;
 use self::dispatch::{Core, Link, State, Timer, backoff, plain};

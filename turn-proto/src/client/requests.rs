@@ -13,7 +13,9 @@ use stun_proto::wire::{
 };
 use stun_proto::{Instant, Path};
 
-use super::{Cause, Connection, Core, Event, MAX_TRANSMIT, RelayProtocol, State};
+use super::{
+    Cause, Connection, Core, Event, MAX_TRANSMIT, RelayProtocol, State, UnprotectedErrors,
+};
 use crate::wire::{
     self, AccessToken, AdditionalAddressFamily, AddressFamily, ChannelNumber, ConnectionId,
     DontFragment, EvenPort, Lifetime, MobilityTicket, RequestedAddressFamily, RequestedTransport,
@@ -313,9 +315,13 @@ impl Core {
             | Request::Bind(_)
             | Request::Connect(_) => None,
         };
-        let judgement = auth
-            .unwrap_or(&mut self.auth)
-            .judge(&mut pending.auth, message, reliable);
+        let auth = auth.unwrap_or(&mut self.auth);
+        let mut judgement = auth.judge(&mut pending.auth, message, reliable);
+        let lenient = allocate || self.config.unprotected_errors == UnprotectedErrors::Accept;
+        let doubtful = judgement == Judgement::Accept && pending.authenticated && !lenient;
+        if doubtful && !auth.proves(&pending.auth, message) {
+            judgement = Judgement::Discard(Discarded::Integrity { code });
+        }
         let redirect = Discarded::Integrity {
             code: Some(ErrorCode::TRY_ALTERNATE),
         };

@@ -275,23 +275,54 @@ fn an_unprotected_400_is_only_a_hint() {
     assert_eq!(rig.event(), Some(failure(cause)));
 }
 
+/// A client with this tolerance.
+fn tolerant(unprotected_errors: UnprotectedErrors) -> Rig {
+    let config = ClientConfig {
+        unprotected_errors,
+        ..config()
+    };
+    Rig::with(config, udp_path(40000), Transport::Udp)
+}
+
+fn unprotected(rig: &mut Rig, to: &Seen, code: u16) {
+    rig.answer(to, Class::Error, false, |w| {
+        w.attribute(&ErrorCode::new(code))
+    });
+}
+
 // Traps U1 and U2: coturn and pion send these without integrity.
-// spec: TURN-5-4
+// spec: TURN-5-4, SEC-C-01, SEC-S-06
 #[test]
-fn unprotected_errors_count_where_servers_send_them_unless_strict() {
-    for code in [437, 486, 508] {
-        for lenient in [true, false] {
-            let config = ClientConfig {
-                lenient_errors: lenient,
-                ..config()
-            };
-            let mut rig = Rig::with(config, udp_path(40000), Transport::Udp);
+fn unprotected_errors_count_where_nothing_is_lost_by_them() {
+    use UnprotectedErrors::{Accept, Refuse, ToAllocate};
+    assert_eq!(config().unprotected_errors, ToAllocate);
+    for (mode, allocate, others) in [
+        (Refuse, false, false),
+        (ToAllocate, true, false),
+        (Accept, true, true),
+    ] {
+        for code in [437, 486, 508] {
+            let mut rig = tolerant(mode);
             let request = rig.ask(AllocateOptions::default());
-            rig.answer(&request, Class::Error, false, |w| {
-                w.attribute(&ErrorCode::new(code))
-            });
-            assert_eq!(rig.event().is_some(), lenient, "{code}");
+            unprotected(&mut rig, &request, code);
+            assert_eq!(rig.event().is_some(), allocate, "{mode:?} {code}");
         }
+        // Nobody else can say that the allocation is gone, nor give it back for the client.
+        let mut rig = tolerant(mode).allocate();
+        let refresh = rig.advance(540)[0].clone();
+        unprotected(&mut rig, &refresh, 437);
+        assert_eq!(rig.event().is_some(), others, "{mode:?}");
+        let mut rig = tolerant(mode).allocate();
+        rig.client.close(rig.now);
+        let delete = rig.request();
+        unprotected(&mut rig, &delete, 437);
+        assert_eq!(rig.event() == Some(Event::Closed), others, "{mode:?}");
+        // The server itself is believed.
+        let mut rig = tolerant(mode).allocate();
+        let refresh = rig.advance(540)[0].clone();
+        rig.error(&refresh, 437);
+        let cause = Cause::Code(437);
+        assert_eq!(rig.event(), Some(Event::AllocationLost { cause }));
     }
 }
 
