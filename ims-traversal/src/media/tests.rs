@@ -156,6 +156,7 @@ fn relay_leg(world: &World, node: usize) -> Option<RelayLeg> {
     selected.rev().next().flatten()
 }
 
+// spec: UE-1
 #[test]
 fn media_flow_through_every_kind_of_leg() {
     let check = |server: &str, transport: Transport, via_proxy: bool, cut: usize| {
@@ -538,6 +539,110 @@ fn silence_counts_only_while_data_are_expected() {
     assert_eq!(count(&world, silent.clone()), 1);
     world.run(2000);
     assert_eq!(count(&world, silent), 2);
+}
+
+// spec: UE-3
+#[test]
+fn against_a_lite_side_this_one_controls_whoever_offered() {
+    for role in [Role::Controlling, Role::Controlled] {
+        let mut world = world();
+        let alice = config(role, &[(TURN_TLS, Transport::Tls)]);
+        let mut gateway = config(Role::Controlling, &[]);
+        gateway.session.agent.lite = true;
+        for (config, seed, host) in [(alice, 1, "192.0.2.1:4000"), (gateway, 2, "192.0.2.2:5000")] {
+            let media = Media::new(config, [seed; 32], Instant::ZERO);
+            let node = world.add(media, &[(RTP, host)]);
+            world.nodes[node].media.gather(Instant::ZERO).unwrap();
+        }
+        // Nothing but the relay gets through.
+        world.nodes[0].udp_blocked = true;
+        world.run(1000);
+        negotiate(&mut world);
+        world.run(3000);
+        assert!(completed(&world));
+        assert_eq!(world.nodes[0].media.agent().role(), Role::Controlling);
+        assert_eq!(world.nodes[1].media.agent().role(), Role::Controlled);
+        assert!(relay_leg(&world, 0).is_some());
+        chat(&mut world);
+        assert!(
+            !world.nodes[0].is_told(&MediaEvent::OfferDue),
+            "both know ice2"
+        );
+    }
+}
+
+// spec: UE-6
+#[test]
+fn without_any_server_the_host_address_is_offered() {
+    let servers = [(TURN_TLS, Transport::Tls), (TURN, Transport::Udp)];
+    let mut world = world();
+    let media = Media::new(config(Role::Controlling, &servers), [1; 32], Instant::ZERO);
+    world.add(media, &[(RTP, "192.0.2.1:4000")]);
+    let node = &mut world.nodes[0];
+    node.udp_blocked = true;
+    node.refuses
+        .insert(TURN_TLS.into(), ConnFailure::Unreachable);
+    node.media.gather(Instant::ZERO).unwrap();
+    world.run(11_000);
+    assert!(world.nodes[0].is_told(&MediaEvent::Gathered));
+    assert_eq!(failures(&world, 0).len(), 2);
+    let local = world.nodes[0].media.local(0).unwrap();
+    assert_eq!(local.rtp, addr("192.0.2.1:4000"));
+    let mut side = Negotiation::new(NegotiationConfig::default(), 2).unwrap();
+    let offer = side.offer(&local).unwrap();
+    assert_eq!(offer.matches("a=candidate:").count(), 1);
+}
+
+// spec: UE-4
+#[test]
+fn rtp_and_rtcp_leave_from_where_they_are_told_to_come() {
+    let mut world = world();
+    let mut alice = config(Role::Controlling, &[(TURN, Transport::Udp)]);
+    alice.session.agent.components = vec![2];
+    let media = Media::new(alice, [1; 32], Instant::ZERO);
+    world.add(media, &[(RTP, "192.0.2.1:4000"), (RTCP, "192.0.2.1:4001")]);
+    world.nodes[0].media.gather(Instant::ZERO).unwrap();
+    world.run(1000);
+    let local = world.nodes[0].media.local(0).unwrap();
+    let mut side = Negotiation::new(NegotiationConfig::default(), 2).unwrap();
+    let offer = side.offer(&local).unwrap();
+    let rtcp = local.rtcp.unwrap();
+    assert!(offer.contains(&format!("a=rtcp:{} IN IP4 198.51.100.9\r\n", rtcp.port())));
+    let answer = b"v=0\r\no=- 1 1 IN IP4 203.0.113.77\r\ns=-\r\nc=IN IP4 203.0.113.77\r\n\
+        t=0 0\r\nm=audio 30000 RTP/AVP 0\r\na=rtcp:30009\r\n";
+    let peers = side.handle_answer(answer).unwrap().transport.addresses();
+    let now = world.now;
+    let media = &mut world.nodes[0].media;
+    media.set_remote_plain(now, 0, &peers).unwrap();
+    world.run(500);
+    assert!(world.send(0, RTP, b"\x80rtp") && world.send(0, RTCP, b"\x80rtcp"));
+    world.run(100);
+    let far = |port| SocketAddr::new(addr("203.0.113.77:1").ip(), port);
+    let sent = [
+        (local.rtp, far(30_000), b"\x80rtp".to_vec()),
+        (rtcp, far(30_009), b"\x80rtcp".to_vec()),
+    ];
+    assert_eq!(world.plain, sent);
+}
+
+#[test]
+fn sending_and_receiving_over_udp_allocate_nothing() {
+    let mut world = alice_and_bob(config(Role::Controlling, &[]));
+    world.run(100);
+    negotiate(&mut world);
+    world.run(3000);
+    chat(&mut world);
+    let at = FiveTuple::udp(addr("192.0.2.1:4000"), addr("192.0.2.2:5000"));
+    let (now, media) = (world.now, &mut world.nodes[0].media);
+    let (mut buf, payload) = ([0; 1500], [0x80; 172]);
+    let used = allocation_counter::measure(|| {
+        for _ in 0..1000 {
+            assert!(media.send(now, RTP, &payload, &mut buf).is_ok());
+            let received = media.handle_datagram(now, at, &payload);
+            assert!(matches!(received, Received::Data { .. }));
+        }
+    });
+    assert_eq!(used.count_total, 0);
 }
 
 // spec: ICE-5.1.1.1-4

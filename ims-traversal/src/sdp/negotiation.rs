@@ -7,7 +7,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use super::lines::{Sdp, Section};
-use super::remote::{self, Found};
+use super::remote::{self, Change, Found};
 use super::values::MediaLine;
 use super::write::{self, Body, Layout};
 use super::{
@@ -41,6 +41,9 @@ pub enum NegotiationError {
     /// RTP and RTCP must share a port, but the other side does not let them.
     #[error("the other side wants a port for RTCP")]
     NoMux,
+    /// A later offer has other options of ICE, or half new credentials, without starting over.
+    #[error("ICE changes without a restart")]
+    IceChanged,
     /// There is no c= line that holds, or it makes no sense.
     #[error("no usable address")]
     NoAddress,
@@ -77,6 +80,9 @@ pub struct RemoteOffer {
     pub rtcp_mux: bool,
     /// How the other side is reached.
     pub transport: RemoteTransport,
+    /// ICE is to start over before the answer: the other side has new credentials, or had none
+    /// before.
+    pub restart: bool,
     /// Milliseconds in a packet the other side wishes for.
     pub ptime: Option<u16>,
     /// The answer is to say `a=ice-mismatch`.
@@ -315,7 +321,14 @@ impl Negotiation {
             transport,
             mismatch,
         } = remote::find(&sdp, index, rtcp_mux, self.config.mismatch, true)?;
+        let before = self.agreed.as_ref().map(|agreed| &agreed.transport);
+        let restart = match before.map(|old| remote::change(old, &transport)) {
+            None | Some(Change::None) => false,
+            Some(Change::Restart) => true,
+            Some(Change::Forbidden) => return Err(NegotiationError::IceChanged),
+        };
         let offer = RemoteOffer {
+            restart,
             codecs,
             direction: held(sdp.direction(index).reversed(), &transport),
             rtcp_mux,

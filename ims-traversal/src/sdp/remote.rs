@@ -48,6 +48,34 @@ impl RemoteTransport {
     }
 }
 
+/// What a later offer means for ICE (RFC 8839 section 4.4.1.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It goes on, or there is none.
+    None,
+    /// It begins, or begins anew.
+    Restart,
+    /// It may not change like this.
+    Forbidden,
+}
+
+pub(super) fn change(old: &RemoteTransport, new: &RemoteTransport) -> Change {
+    match (old, new) {
+        (RemoteTransport::Ice(old), RemoteTransport::Ice(new)) => {
+            let (before, after) = (&old.remote.credentials, &new.remote.credentials);
+            match (before.ufrag == after.ufrag, before.pwd == after.pwd) {
+                (true, true) if old.remote == new.remote => Change::None,
+                (false, false) => Change::Restart,
+                (true | false, true | false) => Change::Forbidden,
+            }
+        }
+        (RemoteTransport::Plain { .. } | RemoteTransport::Nowhere, RemoteTransport::Ice(_)) => {
+            Change::Restart
+        }
+        (_, RemoteTransport::Plain { .. } | RemoteTransport::Nowhere) => Change::None,
+    }
+}
+
 /// What was found, and whether there would have been ICE but for a default address that is no
 /// candidate.
 pub(super) struct Found {

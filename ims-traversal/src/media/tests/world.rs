@@ -19,7 +19,7 @@ use super::*;
 use crate::tunnel::{Tls, Tunnel, TunnelConfig, TunnelEvent};
 
 pub(super) const TURN: &str = "198.51.100.9:3478";
-pub(super) const TURN_TCP: &str = "198.51.100.9:8080";
+pub(super) const TURN_TCP: &str = "198.51.100.9:80";
 pub(super) const TURN_TLS: &str = "198.51.100.9:443";
 pub(super) const PROXY: &str = "10.0.0.254:3128";
 const DELAY: Duration = Duration::from_millis(10);

@@ -219,3 +219,47 @@ fn credentials_of_the_session_count_for_its_stream() {
     assert_eq!(description.streams.len(), 1);
     assert!(format!("{found:?}").find("YH75").is_none());
 }
+
+// spec: SDP-4.4.1.1.1-1, SDP-5.4-1
+#[test]
+fn later_offers_start_over_with_new_credentials_or_leave_ice_alone() {
+    let own = "a=candidate:1 1 UDP 9 192.0.2.1 4000 typ host\n";
+    let audio = "m=audio 4000 RTP/AVP 0\na=rtcp-mux\n";
+    let with_ice = |options: &str, credentials: &str| format!("{options}{audio}{credentials}{own}");
+    let options = "a=ice-options:ice2\n";
+    let first = with_ice(options, CREDENTIALS);
+    let check = |first: &str, media: &str, expected: Result<bool, NegotiationError>| {
+        let mut callee = negotiation(|_| {});
+        remote(&mut callee, first).unwrap();
+        assert!(!callee.asked().unwrap().restart);
+        callee.answer(&ice("192.0.2.2:5000", None)).unwrap();
+        let before = callee.agreed().cloned();
+        let found = remote(&mut callee, media).map(|_| callee.asked().unwrap().restart);
+        assert_eq!(found, expected, "{media}");
+        assert_eq!(callee.agreed().cloned(), before);
+    };
+    check(&first, &first, Ok(false));
+    // The level does not matter.
+    let moved = with_ice(&format!("{options}{CREDENTIALS}"), "");
+    check(&first, &moved, Ok(false));
+    // Nor do candidates, or another default address among them.
+    let more = format!("{first}a=candidate:2 1 UDP 7 192.0.2.7 4 typ host\n");
+    check(&first, &more, Ok(false));
+    let both = "a=ice-ufrag:9uB7\na=ice-pwd:ZH75Fviy6338Vbrhrlp8Yh\n";
+    check(&first, &with_ice(options, both), Ok(true));
+    check(&first, &with_ice("", both), Ok(true));
+    let half = CREDENTIALS.replace("9uB6", "9uB7");
+    let refused = Err(NegotiationError::IceChanged);
+    check(&first, &with_ice(options, &half), refused);
+    let half = CREDENTIALS.replace("YH75", "ZH75");
+    check(&first, &with_ice(options, &half), refused);
+    check(&first, &with_ice("", CREDENTIALS), refused);
+    let lite = format!("{options}a=ice-lite\n");
+    check(&first, &with_ice(&lite, CREDENTIALS), refused);
+    let pacing = format!("{options}a=ice-pacing:20\n");
+    check(&first, &with_ice(&pacing, CREDENTIALS), refused);
+    // ICE may go, and come back.
+    check(&first, audio, Ok(false));
+    check(audio, &first, Ok(true));
+    check(audio, audio, Ok(false));
+}
