@@ -9,6 +9,7 @@ use http_connect::auth::InfoVerdict;
 use stun_proto::Rng;
 
 use super::backoff::{between, delay, fraction};
+use super::draft::ContactKind;
 use super::flow::Link;
 use super::slot::State;
 use super::{
@@ -325,7 +326,7 @@ impl UserAgent {
     fn own_binding(&self, index: usize, flow: FlowId, response: &Response) -> Option<Own> {
         let slot = self.slots.get(index)?;
         let limits = self.config.parse.limits;
-        let contact = self.contact_uri(flow, false)?;
+        let contact = self.contact_uri(flow, ContactKind::Binding)?;
         let contact = UriBuf::parse(contact).ok()?;
         let bindings: Vec<NameAddr<'_>> =
             response.contacts(&limits).filter_map(Result::ok).collect();

@@ -109,10 +109,26 @@ pub enum RequestError {
     Unknown,
 }
 
+/// What a Contact is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContactKind {
+    /// A binding at the registrar.
+    Binding,
+    /// The requests of a dialog, which come over the flow (`ob`, RFC 5626 section 4.3).
+    Dialog {
+        /// The other side is called by a `sips` URI (RFC 3261 section 8.1.1.8).
+        secure: bool,
+        /// The user's name stays out.
+        anonymous: bool,
+    },
+}
+
 /// What a request is made of again when it has to be repeated.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) method: Method,
+    /// The user's name stays out.
+    pub(super) anonymous: bool,
     pub(super) uri: String,
     pub(super) routes: Vec<String>,
     pub(super) from: String,
@@ -146,17 +162,29 @@ impl UserAgent {
     }
 
     /// The address of this device over this flow.
-    pub(super) fn contact_uri(&self, flow: FlowId, outbound: bool) -> Option<String> {
+    pub(super) fn contact_uri(&self, flow: FlowId, kind: ContactKind) -> Option<String> {
         let open = self.open_ref(flow)?;
-        let user = self.config.aor.as_uri().user().unwrap_or_default();
+        let aor = self.config.aor.as_uri();
+        let (ob, secure, user) = match kind {
+            ContactKind::Binding => ("", aor.is_secure(), aor.user()),
+            ContactKind::Dialog { secure, anonymous } => {
+                let user = if anonymous {
+                    Some("anonymous")
+                } else {
+                    aor.user()
+                };
+                (";ob", secure || aor.is_secure(), user)
+            }
+        };
+        let scheme = if secure { "sips" } else { "sip" };
+        let user = user.unwrap_or_default();
         let at = if user.is_empty() { "" } else { "@" };
         let transport = match open.at.transport {
             Transport::Tcp | Transport::Tls => ";transport=tcp",
             Transport::Udp | Transport::Dtls => "",
         };
-        let ob = if outbound { ";ob" } else { "" };
         let local = open.at.local;
-        Some(alloc::format!("sip:{user}{at}{local}{transport}{ob}"))
+        Some(alloc::format!("{scheme}:{user}{at}{local}{transport}{ob}"))
     }
 
     /// The edge proxy in front, then what the registrar wants (RFC 3608 section 6.1).
@@ -188,7 +216,11 @@ impl UserAgent {
         let is_contact =
             |(name, _): &(String, String)| Key::from(name.as_str()) == Name::CONTACT.into();
         let own = dialog && !draft.headers.iter().any(is_contact);
-        let contact = self.contact_uri(flow, true).filter(|_| own);
+        let kind = ContactKind::Dialog {
+            secure: is_sips(&draft.uri),
+            anonymous: draft.anonymous,
+        };
+        let contact = self.contact_uri(flow, kind).filter(|_| own);
         let supported = if draft.method == Method::REGISTER {
             "path"
         } else {
@@ -231,4 +263,10 @@ impl UserAgent {
         Request::check(message, &self.config.parse.limits)
             .map_err(|_| RequestError::Build(BuildError::Uri))
     }
+}
+
+/// Whether a request URI is a `sips` one.
+pub(super) fn is_sips(uri: &str) -> bool {
+    uri.get(..5)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"))
 }

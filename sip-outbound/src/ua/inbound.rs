@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use stun_proto::Path;
 
-use super::draft::{RequestError, token};
+use super::draft::{ContactKind, RequestError, is_sips, token};
 use super::{FlowId, Timer, UserAgent, UserAgentEvent};
 use crate::Instant;
 use crate::route::stamp_via;
@@ -259,8 +259,12 @@ impl UserAgent {
         let invite = *request.method() == Method::INVITE;
         let dialog = invite && code.number() > 100 && code.number() < 300;
         let update = *request.method() == Method::UPDATE && code.is_success();
+        let kind = ContactKind::Dialog {
+            secure: is_sips(request.uri_text()),
+            anonymous: false,
+        };
         let contact = self
-            .contact_uri(flow, true)
+            .contact_uri(flow, kind)
             .filter(|_| {
                 (dialog || update)
                     && !headers

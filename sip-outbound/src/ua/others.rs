@@ -60,6 +60,7 @@ impl UserAgent {
         let tag = token(&mut self.rng, 8);
         let draft = Draft {
             method: Method::REGISTER,
+            anonymous: false,
             uri: self.config.registrar.as_str().into(),
             routes: proxy.into_iter().collect(),
             from: alloc::format!("<{aor}>;tag={tag}"),

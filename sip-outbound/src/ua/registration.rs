@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use super::agree;
 use super::backoff::delay;
+use super::draft::ContactKind;
 use super::flow::Purpose;
 use super::idle::Idle;
 use super::slot::{Slot, State};
@@ -173,7 +174,7 @@ impl UserAgent {
 
     fn build_register(&mut self, index: usize, flow: FlowId) -> Option<Request> {
         let via = self.new_via(flow, true)?;
-        let contact_uri = self.contact_uri(flow, false)?;
+        let contact_uri = self.contact_uri(flow, ContactKind::Binding)?;
         let route = loose(&self.flows.get(&flow)?.target.uri);
         let slot = self.slots.get_mut(index)?;
         slot.cseq = slot.cseq.saturating_add(1);

@@ -86,6 +86,7 @@ impl UserAgent {
             call_id: token(&mut self.rng, 16),
             cseq: 1,
             method: new.method,
+            anonymous: new.anonymous,
             uri: new.uri,
             routes,
             headers: new.headers,
@@ -127,6 +128,7 @@ impl UserAgent {
         let (uri, routes) = moved.route();
         let draft = Draft {
             method,
+            anonymous: dialog.local.contains("anonymous.invalid"),
             uri,
             routes,
             from: dialog.local.clone(),

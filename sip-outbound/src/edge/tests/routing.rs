@@ -267,7 +267,38 @@ fn dead_forged_and_foreign_tokens_are_refused() {
     assert_ne!(again, bench.client);
 }
 
-// spec: OUT-5.3.1-3, SIP-16.9-1, MEM-5.2.8-1
+// spec: MEM-5.2.8-1
+#[test]
+fn with_one_flow_gone_the_other_one_still_leads_to_the_client() {
+    let mut bench = bench(config());
+    let first = bench.register();
+    let (one, two) = (bench.client, tuple(51050));
+    let two = bench.edge.flow_accepted(at(0), two, Side::Access).unwrap();
+    bench.client = two;
+    let second = bench.register();
+    bench.edge.flow_failed(at(0), one);
+    bench.drain();
+    assert!(
+        bench
+            .events
+            .contains(&EdgeEvent::Unregistered { flow: one })
+    );
+    assert!(bench.edge.registered(two).is_some());
+    let to = |token: &str| {
+        let row = alloc::format!("Route: <sip:{token}@ep1.example.com;lr;ob>\r\n");
+        text("MESSAGE", "sip:alice@x", &row)
+    };
+    bench.input(bench.core, to(&first));
+    assert_eq!(bench.code(bench.core), 430);
+    bench.input(bench.core, to(&second).replace("z9hG4bK", "z9hG4bKsecond"));
+    let (flow, request) = bench.next_request();
+    assert_eq!(
+        (flow, request.method()),
+        (two, &crate::wire::Method::MESSAGE)
+    );
+}
+
+// spec: OUT-5.3.1-3, SIP-16.9-1
 #[test]
 fn a_flow_that_dies_under_a_request_fails_it() {
     let mut bench = bench(config());

@@ -58,6 +58,15 @@ fn an_anonymous_request_names_neither_user_nor_device() {
     let (_, message) = bench.next_request();
     let text = String::from_utf8(message.as_bytes().to_vec()).unwrap();
     assert!(!text.contains("alice") && !text.contains("urn:uuid"));
+    let mut new = NewRequest::new(Method::INVITE, "sips:bob@example.com");
+    new.anonymous = true;
+    send(&mut bench, new);
+    let (_, invite) = bench.next_request();
+    let text = String::from_utf8(invite.as_bytes().to_vec()).unwrap();
+    assert!(!text.contains("alice") && !text.contains("urn:uuid"));
+    // And who is called by sips answers by it.
+    let contact = "<sips:anonymous@10.7.0.9:40112;transport=tcp;ob>";
+    assert_eq!(invite.only(Name::CONTACT), Ok(contact));
 }
 
 #[test]
