@@ -230,24 +230,50 @@ if up idle; then
 	own_behind --hold 20
 fi
 
+# own_relays: turn-server before turnutils_uclient in all its modes, all at the same time.
+own_relays() {
+	local tls="-t -S -F AESGCM -p 443" v4="-c -e $LAB_PEER_IP -r 3480" v6="-c -x -e $LAB_PEER_IP6 -r 3480"
+	local modes=(
+		"$v4" "$v4 -s" "$v4 -t" "$v4 -t -s" "$v4 $tls" "$v4 $tls -s" # channels, indications
+		"$v6" "$v6 -s" "$v6 $tls"                                     # to IPv6 peers
+		"-c -y" "-c -y -t" "-c -y $tls"                               # from client to client
+		"-T -p 80" "-T -S -F AESGCM -p 443"                           # connections (RFC 6062)
+		"$v4 -X" "$v4 -g" "$v4 -g -s" "$v4 -D -t"                     # family, DF, padding
+		"$v4 -G" "$v4 -R" "-Z -e $LAB_PEER_IP -r 3480"                # more requests, odd ones, both families
+	)
+	local i out pids=()
+	for i in "${!modes[@]}"; do
+		# shellcheck disable=SC2086
+		timeout 60 "$lab" exec ue turnutils_uclient -u "$LAB_TURN_USER" -w "$LAB_TURN_PASSWORD" -n 10 -m 2 \
+			${modes[$i]} "$LAB_OWN_IP" >"$work/relay-$i.log" 2>&1 &
+		pids+=($!)
+	done
+	for i in "${!modes[@]}"; do
+		wait "${pids[$i]}"
+		out=$(tail -n 6 "$work/relay-$i.log")
+		case $out in *'Total lost packets 0 '*) code=0 ;; *) code=1 ;; esac
+		report "own: turnutils_uclient ${modes[$i]}" $code "$out"
+	done
+	out=$(timeout 60 "$lab" exec ue turnutils_uclient -u lab -W "$LAB_TURN_REST_SECRET" -n 10 -m 2 $v4 "$LAB_OWN_IP" 2>&1)
+	case $out in *'Total lost packets 0 '*) code=0 ;; *) code=1 ;; esac
+	report "own: turnutils_uclient, shared secret" $code "$out"
+	out=$("$lab" prove turn "$LAB_OWN_IP" 2>&1)
+	report "own: lab prove turn" $? "$out"
+}
+
 # Our servers, other people's clients.
 if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" && up open; then
 	"$lab" exec srv "$BIN/turn-server" --udp "$LAB_OWN_IP:3478" --udp "$LAB_OWN_IP:443" --udp "$LAB_OWN_IP:80" \
 		--tcp "$LAB_OWN_IP:80" --tcp "$LAB_OWN_IP:3478" --tls "$LAB_OWN_IP:443" \
-		--cert "$LAB_CERT" --key "$LAB_KEY" --relay "$LAB_OWN_IP" --realm "$LAB_TURN_REALM" \
-		--user "$LAB_TURN_USER:$LAB_TURN_PASSWORD" --peers any --rfc5766-channels --json >"$work/turn-server.log" 2>&1 &
+		--cert "$LAB_CERT" --key "$LAB_KEY" --relay "$LAB_OWN_IP" --relay "$LAB_TURN_IP6" --relay-tcp \
+		--realm "$LAB_TURN_REALM" --user "$LAB_TURN_USER:$LAB_TURN_PASSWORD" --secret "$LAB_TURN_REST_SECRET" \
+		--peers any --rfc5766-channels --max-per-user 200 --workers 2 --json >"$work/turn-server.log" 2>&1 &
 	server=$!
 	"$lab" exec prx "$BIN/http-proxy" --listen "$LAB_OWN_PROXY_IP:3128" --allow 0.0.0.0/0 \
 		--user "$LAB_PROXY_USER:$LAB_PROXY_PASSWORD" --json >"$work/http-proxy.log" 2>&1 &
 	proxy=$!
 	sleep 1
-	for mode in "" "-t" "-t -S -F AESGCM -p 443"; do
-		out=$(timeout 60 "$lab" exec ue turnutils_uclient -u "$LAB_TURN_USER" -w "$LAB_TURN_PASSWORD" \
-			-e "$LAB_PEER_IP" -r 3480 -n 20 -m 2 -c -y $mode "$LAB_OWN_IP" 2>&1)
-		lost=$(printf '%s' "$out" | grep -c 'Total lost packets 0')
-		out2=$(printf '%s' "$out" | tail -n 6)
-		report "own: turnutils_uclient ${mode:-over UDP}" $((lost > 0 ? 0 : 1)) "$out2"
-	done
+	own_relays
 	name=own.lab.test
 	pair "own turn-server, UDP" relay "--turn turn:$name $user --policy relay" ""
 	pair "own turn-server, TLS by own http-proxy" relay \
