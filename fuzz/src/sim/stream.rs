@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use sans_io_time::Instant;
 
-use super::net::HostId;
+use super::topology::HostId;
 
 /// One end of a byte stream. Both ends of a connection have numbers of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

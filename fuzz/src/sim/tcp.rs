@@ -5,8 +5,11 @@ use alloc::{format, vec};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::net::{Arrival, ConnectFailure, Event, HostId, LAN, Net, SiteId};
+use super::nat::Protocol;
+use super::net::Net;
 use super::stream::{Cuts, End, Half, Stream};
+use super::topology::{HostId, LAN, Owner, SiteId};
+use super::world::{Arrival, ConnectFailure, Event};
 
 impl Net {
     /// Listens for connections.
@@ -403,6 +406,60 @@ impl Net {
         }
         for end in ends {
             self.reset(end);
+        }
+    }
+
+    /// The way of a connection attempt out of its site: where it arrives, from which address, and
+    /// how long that takes.
+    pub(super) fn climb_tcp(
+        &mut self,
+        site: SiteId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<(SiteId, SocketAddr, Duration), ConnectFailure> {
+        let (mut site, mut from, mut time) = (site, local, LAN);
+        let now = self.now;
+        while !self.is_below(site, remote.ip()) {
+            let Some((parent, gateway)) = &mut self.sites[site.0].up else {
+                return Err(ConnectFailure::TimedOut);
+            };
+            if !gateway.firewall.lets_tcp_out(remote) {
+                return Err(if gateway.firewall.rejects {
+                    ConnectFailure::Refused
+                } else {
+                    ConnectFailure::TimedOut
+                });
+            }
+            if let Some(nat) = &mut gateway.nat {
+                if nat.external() == Some(remote.ip()) && !nat.kind.hairpin {
+                    return Err(ConnectFailure::TimedOut);
+                }
+                from = nat.outbound(now, &mut self.choices, Protocol::Tcp, from, remote);
+            }
+            time += gateway.link.delay;
+            site = *parent;
+        }
+        Ok((site, from, time))
+    }
+
+    /// Where a connection attempt goes that is in a site: `Ok` when it is at its host.
+    pub(super) fn descend_tcp(
+        &mut self,
+        site: SiteId,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Option<Result<HostId, (SiteId, SocketAddr, Duration)>> {
+        let now = self.now;
+        match *self.sites[site.0].owners.get(&to.ip())? {
+            Owner::Host(host) => Some(Ok(host)),
+            Owner::Child(child) => {
+                let (_, gateway) = self.sites[child.0].up.as_ref()?;
+                let to = match &gateway.nat {
+                    Some(nat) => nat.inbound(now, Protocol::Tcp, from, to)?,
+                    None => to,
+                };
+                Some(Err((child, to, gateway.link.delay)))
+            }
         }
     }
 }

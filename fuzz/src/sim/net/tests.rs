@@ -1,6 +1,8 @@
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use super::*;
+use crate::sim::{ConnectFailure, Dependence, End, Firewall, Gateway, Link, NatKind};
 
 /// Keeps what arrives.
 #[derive(Default)]
