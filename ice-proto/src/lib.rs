@@ -97,7 +97,8 @@
 //!                                   close, at any time ──► Closed
 //! ```
 //! Data may go as soon as one pair of its component works, and goes on over the old pair during
-//! a restart.
+//! a restart. Where the other side has no ICE, [`Session::set_remote_plain`] takes the place of
+//! checks: data goes to the address its description says, and Completed comes at once.
 //!
 //! # Limits
 //! All of [`AgentConfig`]: 100 pairs over all streams, 64 remote candidates (8 for each address of
@@ -113,7 +114,8 @@
 //! | 8445 | full and lite agents; regular nomination |
 //! | 5245 | peers: several nominations are accepted |
 //! | 8838 | trickle: late candidates, end of candidates |
-//! | 8839 | candidate and other lines |
+//! | 8839 | candidate and other lines; another side without ICE |
+//! | 6263 | keep-alives towards a side without ICE ([`PlainKeepAlive`]) |
 //! | 8863 | patience: nothing is given up for 39.5 s |
 //! | 7675 | consent |
 //! | 8421 | [`local_preferences`] |

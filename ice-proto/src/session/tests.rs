@@ -678,6 +678,57 @@ fn descriptions_show_all_candidates_before_and_the_selected_ones_after() {
     assert!(!lines(&net, 0)[0].starts_with("remote"));
 }
 
+// spec: SDP-4.4.1.3
+#[test]
+fn lite_sides_describe_everything_before_and_what_was_selected_after() {
+    let side = |role, lite, seed, host| {
+        let mut config = config(role);
+        config.agent.lite = lite;
+        node(config, seed, host, host)
+    };
+    let candidates = |net: &Net, node: usize| {
+        let lines = net.nodes[node].session.description(0);
+        let keep = |line: &String| line.contains("candidate:") || line.contains("candidates:");
+        let lines = lines.iter().map(ToString::to_string).filter(keep);
+        lines.collect::<Vec<_>>()
+    };
+    for other_is_lite in [false, true] {
+        let mut net = Net::new(alloc::vec![
+            side(Role::Controlling, true, 1, "192.0.2.1:1000"),
+            side(Role::Controlled, other_is_lite, 2, "192.0.2.2:2000"),
+        ]);
+        let own = "candidate:1 1 udp 2130706431 192.0.2.1 1000 typ host";
+        assert_eq!(candidates(&net, 0), [own]);
+        connect(&mut net);
+        net.run(5000);
+        assert!(net.nodes.iter().all(completed));
+        let agent = net.nodes[0].session.agent();
+        if other_is_lite {
+            assert_eq!(agent.role(), Role::Controlling);
+            let theirs = "remote-candidates:1 192.0.2.2 2000";
+            assert_eq!(candidates(&net, 0), [theirs, own]);
+        } else {
+            assert_eq!(agent.role(), Role::Controlled);
+            assert_eq!(candidates(&net, 0), [own]);
+        }
+        let default = net.nodes[0].session.default_address(ONE);
+        assert_eq!(
+            default,
+            addr("192.0.2.1:1000"),
+            "this side's, not the other's"
+        );
+        // Nothing new without starting over.
+        let now = net.now;
+        let session = &mut net.nodes[0].session;
+        let late = session.add_host(now, ONE, addr("192.0.2.1:1001"));
+        assert_eq!(late, Err(SessionError::State));
+        let before = session.agent().local_credentials().clone();
+        session.restart(now).unwrap();
+        assert_ne!(*session.agent().local_credentials(), before);
+        assert!(session.add_host(now, ONE, addr("192.0.2.1:1001")).is_ok());
+    }
+}
+
 // spec: SDP-4.2.5-3
 #[test]
 fn a_side_without_ice_is_reached_through_the_relay() {
