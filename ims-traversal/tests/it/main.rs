@@ -5,7 +5,10 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
+    clippy::std_instead_of_alloc,
+    unreachable_pub,
     reason = "test code"
 )]
 
 mod access;
+mod eftf;

@@ -1,5 +1,6 @@
 //! Control: a UE, its firewall and HTTP proxy, and P-CSCFs with registrars.
 
 mod faults;
+mod life;
 mod registering;
-mod world;
+pub mod world;

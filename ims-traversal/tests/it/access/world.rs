@@ -21,10 +21,6 @@ use sip_outbound::{
 };
 use stun_proto::{FiveTuple, Transport};
 
-pub fn at(seconds: u64) -> Instant {
-    Instant::ZERO + Duration::from_secs(seconds)
-}
-
 /// One self-signed certificate for each name, made once: client and server side.
 pub fn tls(name: usize) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     static MADE: OnceLock<(Arc<ClientConfig>, Vec<Arc<ServerConfig>>)> = OnceLock::new();
@@ -388,7 +384,7 @@ impl World {
             while let Some(theirs) = self.pcscfs[index].poll_writable() {
                 while let Some(len) = self.pcscfs[index].poll_conn(theirs, &mut buf) {
                     busy = true;
-                    self.from_pcscf(index, theirs, &buf[..len].to_vec());
+                    self.towards_ue(index, theirs, &buf[..len]);
                 }
             }
             while let Some(action) = self.pcscfs[index].poll_action() {
@@ -411,7 +407,7 @@ impl World {
         })
     }
 
-    fn from_pcscf(&mut self, index: usize, theirs: ConnId, bytes: &[u8]) {
+    fn towards_ue(&mut self, index: usize, theirs: ConnId, bytes: &[u8]) {
         let Some(at) = self.of_pcscf(index, theirs) else {
             return;
         };
@@ -520,7 +516,7 @@ impl World {
                 }
             } else if let Some(len) = server.poll_transmit(Side::Client, &mut buf) {
                 busy = true;
-                self.carry_in(conn, &buf[..len].to_vec());
+                self.carry_in(conn, &buf[..len]);
             } else if let Some(len) = server.poll_transmit(Side::Upstream, &mut buf) {
                 busy = true;
                 if let Some((index, theirs)) = *upstream {
