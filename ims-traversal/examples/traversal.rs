@@ -14,6 +14,8 @@
 )]
 
 mod common;
+#[path = "turn-server/host/mod.rs"]
+mod host;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -42,8 +44,8 @@ use common::messages::Summary;
 use common::network::Network;
 use common::peer::{Peer, PeerConfig, PeerOutput};
 use common::trace::Hop;
-use common::turn::TurnHost;
 use common::{now, say};
+use host::{Host, HostConfig, Keys, Listen, Quota, RelayAddress};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TURN_NAME: &str = "turn.example";
@@ -94,7 +96,7 @@ impl Kind {
 
 /// The servers, and how to reach them.
 struct World {
-    turn: Arc<TurnHost>,
+    turn: Host,
     udp: SocketAddr,
     tcp: SocketAddr,
     tls: SocketAddr,
@@ -102,19 +104,40 @@ struct World {
     trust: Arc<ClientConfig>,
 }
 
+/// A TURN server with one worker.
+fn turn_server(at: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Result<Host> {
+    let mut listed = StaticUsers::new(TURN_NAME);
+    listed.add(TURN_USER.0, TURN_USER.1);
+    let mut server = ServerConfig::new(TURN_NAME);
+    // The peers are on loopback here, where no relay should reach otherwise.
+    server.peers.preset = Preset::Any;
+    let listen = |transport| Listen { transport, at };
+    let config = HostConfig {
+        server,
+        listen: [Transport::Udp, Transport::Tcp, Transport::Tls]
+            .map(listen)
+            .to_vec(),
+        relays: vec![RelayAddress {
+            ip: LOOPBACK,
+            external: None,
+        }],
+        workers: 1,
+        tls: Some(tls),
+        buffers: host::sockets::Buffers::default(),
+        secret: None,
+    };
+    Host::start(config, Keys { listed, rest: None }, Quota::new(100, 1000))
+}
+
 impl World {
     async fn start() -> Result<Self> {
-        let mut users = StaticUsers::new(TURN_NAME);
-        users.add(TURN_USER.0, TURN_USER.1);
-        let mut config = ServerConfig::new(TURN_NAME);
-        // The peers are on loopback here, where no relay should reach otherwise.
-        config.peers.preset = Preset::Any;
-        let turn = TurnHost::new(config, users, vec![LOOPBACK], None, |_| {})?;
-        let (server_tls, trust) = common::tls::for_the_moment(TURN_NAME)?;
         let any = SocketAddr::new(LOOPBACK, 0);
-        let udp = turn.listen_udp(any).await?;
-        let tcp = turn.listen_tcp(any, None).await?;
-        let tls = turn.listen_tcp(any, Some(server_tls)).await?;
+        let (server_tls, trust) = common::tls::for_the_moment(TURN_NAME)?;
+        let turn = turn_server(any, server_tls)?;
+        let [udp, tcp, tls] = turn.listening() else {
+            anyhow::bail!("the TURN server does not listen where it should");
+        };
+        let (udp, tcp, tls) = (udp.at, tcp.at, tls.at);
         let passwords = HashMap::from([(PROXY_USER.0.to_owned(), PROXY_USER.1.to_owned())]);
         let users = Users::new("proxy.example", passwords, true, true)?;
         let proxy_config = move |local| {
@@ -239,11 +262,16 @@ async fn run(args: &Args) -> Result<()> {
     } else {
         print_table(&outcomes);
     }
+    // The server hears of the end on threads of its own.
+    let end = now() + Duration::from_secs(2);
+    while world.turn.quota().allocations() > 0 && now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     anyhow::ensure!(
-        world.turn.allocations() == 0,
+        world.turn.quota().allocations() == 0,
         "allocations were not given back"
     );
-    world.turn.shut_down();
+    drop(world.turn);
     Ok(())
 }
 

@@ -14,7 +14,6 @@ pub mod servers;
 pub mod stream;
 pub mod tls;
 pub mod trace;
-pub mod turn;
 pub mod ue;
 
 use std::path::Path;
