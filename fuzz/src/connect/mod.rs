@@ -1,8 +1,10 @@
 //! HTTP CONNECT: client and proxy as machines under watch, and the scenario they live through.
 
 mod client;
+mod client_node;
 mod ops;
 mod proxy;
+mod proxy_node;
 mod scenario;
 
 pub use client::{ClientIn, ClientMachine, ClientOut};

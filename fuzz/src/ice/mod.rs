@@ -3,6 +3,7 @@
 
 mod model;
 mod ops;
+mod peer_node;
 mod scenario;
 mod session;
 

@@ -2,7 +2,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::*;
-use crate::sim::{ConnectFailure, Dependence, End, Firewall, Gateway, Link, NatKind};
+use crate::sim::{ConnectFailure, Firewall, Gateway, Link, NatKind};
 
 /// Keeps what arrives.
 #[derive(Default)]
