@@ -270,6 +270,7 @@ impl Agent {
                 Role::Controlled
             };
         }
+        self.leave_plain();
         let key = Key::short_term(&remote.credentials.pwd);
         self.there = Some(There { remote, key });
         self.reprioritize();

@@ -10,7 +10,7 @@ use stun_proto::Instant;
 use super::candidates::{LocalId, RemoteId};
 use super::conclude::Choice;
 use super::schedule::ListState;
-use super::{Agent, AgentState};
+use super::{Agent, AgentState, Timer};
 use crate::{Candidate, CandidateKind, ComponentId};
 
 /// What keeps a path open that another side without ICE is at the end of (RFC 6263 section 4).
@@ -148,6 +148,31 @@ impl Agent {
                 plain: true,
             },
         );
+    }
+
+    /// The other side has ICE after all: ways that nobody has checked end.
+    pub(super) fn leave_plain(&mut self) {
+        let plain: smallvec::SmallVec<[ComponentId; 4]> = self
+            .selected
+            .iter()
+            .filter(|(_, selected)| selected.plain)
+            .map(|(component, _)| *component)
+            .collect();
+        for component in &plain {
+            self.selected.remove(component);
+            self.timers.disarm(Timer::Consent(*component));
+            self.sources.retain(|_, owner| owner != component);
+            self.remotes.retain(|_, known| {
+                known.stream != component.stream || known.candidate.component != component.component
+            });
+            if let Some(list) = self.lists.get_mut(usize::from(component.stream)) {
+                list.state = ListState::Running;
+            }
+            self.timers.disarm(Timer::Grace(component.stream));
+        }
+        if !plain.is_empty() {
+            self.state = AgentState::Running;
+        }
     }
 
     /// The only remote candidate of a component.

@@ -276,3 +276,21 @@ fn a_stream_that_has_failed_may_still_go_plainly() {
     assert_eq!(agent.state(), AgentState::Completed);
     assert!(agent.route(ONE).is_some());
 }
+
+#[test]
+fn a_side_that_turns_out_to_have_ice_is_checked() {
+    let mut net = pair(Role::Controlling, Role::Controlled);
+    let agent = &mut net.sides[0].agent;
+    agent
+        .set_remote_plain(Instant::ZERO, 0, &[addr(FAR)])
+        .unwrap();
+    let plain = agent.route(ONE);
+    assert!(plain.is_some());
+    net.exchange();
+    net.run(5000);
+    assert!(net.both_completed());
+    let route = net.sides[0].agent.route(ONE);
+    assert!(route.is_some() && route != plain);
+    net.run(100_000);
+    assert!(net.sides[0].agent.route(ONE).is_some(), "consent is given");
+}
