@@ -2,7 +2,8 @@
 //! the sans-IO crates of this workspace.
 //!
 //! [`tunnel`] makes one byte stream of "through the proxy, with TLS inside", so that TURN and SIP
-//! ride on it without knowing.
+//! ride on it without knowing. [`access`] is control: SIP flows that climb a [`ladder`] of ways to
+//! the P-CSCF.
 #![no_std]
 
 extern crate alloc;
@@ -10,7 +11,6 @@ extern crate alloc;
 extern crate std;
 
 pub mod access;
-#[allow(dead_code, reason = "its users follow")]
 mod conns;
 pub mod eftf;
 pub mod ladder;
