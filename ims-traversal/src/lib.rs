@@ -3,7 +3,8 @@
 //!
 //! [`tunnel`] makes one byte stream of "through the proxy, with TLS inside", so that TURN and SIP
 //! ride on it without knowing. [`access`] is control: SIP flows that climb a [`ladder`] of ways to
-//! the P-CSCF.
+//! the P-CSCF. [`media`] is one call's ICE session, with such tunnels to its TURN servers, and
+//! [`sdp`] what both sides of a call say about it.
 #![no_std]
 
 extern crate alloc;
