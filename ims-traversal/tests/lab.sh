@@ -132,6 +132,21 @@ turn_streams() {
 	kill "$echo" 2>/dev/null
 }
 
+# turn_lost NAME ARGS...: the server is started anew while turn-client works, which must say so and end.
+turn_lost() {
+	local name="$LAB_VARIANT: turn-client, $1" client code
+	shift
+	timeout 40 ip netns exec "$LAB_NS-ue" "$BIN/turn-client" --json --ca "$LAB_CA" "$@" \
+		>"$work/turn-client.log" 2>&1 &
+	client=$!
+	sleep 1.5
+	"$lab" restart turn >/dev/null 2>&1
+	wait "$client"
+	code=$?
+	grep -q '"type":"failed".*allocation is lost' "$work/turn-client.log" && [ $code -eq 1 ]
+	report "$name" $? "$(cat "$work/turn-client.log")"
+}
+
 user="--username ${LAB_TURN_USER:-ue} --password ue-secret"
 turn_udp="--turn turn:turn.lab.test $user"
 turn_80="--turn turn:turn.lab.test:80?transport=tcp $user"
@@ -192,6 +207,7 @@ if up fw443; then
 	turn_streams "two relayed TCP streams, shared-secret credentials" turns:turn-rest.lab.test:443 \
 		--rest-secret "$LAB_TURN_REST_SECRET"
 	turn_passive "a peer connects, TLS 443" turns:turn.lab.test:443 $user
+	turn_lost "the server starts anew, TLS 443" turns:turn.lab.test:443 $user --peer "$LAB_PEER_IP:3480" --messages 1000
 	# Nonces live 60 s: the allocation is given back with another one.
 	turn "a nonce that has grown old" '"type":"done","echoed":75,.*"closed":true' turns:turn.lab.test:443 $user \
 		--peer "$LAB_PEER_IP:3480" --messages 75 --interval 1000 --timeout 90
@@ -220,8 +236,10 @@ if up proxy; then
 		--proxy "http://web:wrong@$LAB_PROXY_DIGEST_IP:$port"
 	refused "proxy wants credentials" "credentials are asked for" --ca "$LAB_CA" $turn_443 \
 		--proxy "http://$LAB_PROXY_DIGEST_IP:$port"
-	refused "proxy forbids the port" "status 403" --turn "turn:turn.lab.test:3478?transport=tcp" $user \
+	refused "proxy forbids the port" "status 403" --turn "turn:turn.lab.test:5349?transport=tcp" $user \
 		--proxy "http://$LAB_PROXY_OPEN_IP:$port"
+	refused "no proxy is asked for the port of plain STUN" "no CONNECT to port 3478" \
+		--turn "turn:turn.lab.test:3478?transport=tcp" $user --proxy "http://$LAB_PROXY_OPEN_IP:$port"
 	own_behind --proxy "$LAB_PROXY_OPEN_IP:$port" --hold 8
 	own_behind --proxy "$LAB_TINYPROXY_IP:$port" --proxy-user "$auth"
 fi
