@@ -293,6 +293,10 @@ if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" &&
 	sleep 1
 	own_relays
 	name=own.lab.test
+	turn_streams "own turn-server, two relayed TCP streams" turns:$name:443 $user
+	turn_passive "own turn-server, a peer connects" turns:$name:443 $user
+	turn "own turn-server, shared secret" '"type":"done","echoed":10,.*"closed":true' turn:$name \
+		--rest-secret "$LAB_TURN_REST_SECRET" --peer "$LAB_PEER_IP:3480"
 	pair "own turn-server, UDP" relay "--turn turn:$name $user --policy relay" ""
 	pair "own turn-server, TLS by own http-proxy" relay \
 		"--turn turns:$name:443 $user --proxy http://$LAB_PROXY_USER:$LAB_PROXY_PASSWORD@$LAB_OWN_PROXY_IP:3128 --policy relay" ""
