@@ -192,7 +192,10 @@ impl Ue {
         let applied = match &agreed.transport {
             RemoteTransport::Ice(description) => entry.media.set_remote(now, description).is_ok(),
             RemoteTransport::Plain { .. } => {
-                let peers = agreed.transport.addresses();
+                // There may be no port here for the RTCP it would like to get.
+                let components = self.config.media.session.agent.components.first();
+                let mut peers = agreed.transport.addresses();
+                peers.truncate(components.map_or(1, |count| usize::from(*count)));
                 entry.media.set_remote_plain(now, 0, &peers).is_ok()
             }
             RemoteTransport::Nowhere => true,
