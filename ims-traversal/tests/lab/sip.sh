@@ -20,8 +20,8 @@ pcscf_down() {
 
 # wait_for SECONDS FILE PATTERN [COUNT]: until that many lines of the file match.
 wait_for() {
-	local end=$((SECONDS + $1))
-	until [ "$(grep -c -- "$3" "$2" 2>/dev/null)" -ge "${4:-1}" ]; do
+	local count end=$((SECONDS + $1))
+	until count=$(grep -c -- "$3" "$2" 2>/dev/null) && [ "$count" -ge "${4:-1}" ]; do
 		[ $SECONDS -lt $end ] || return 1
 		sleep 0.1
 	done
@@ -125,10 +125,10 @@ own_behind() {
 	pcscf_down
 }
 
-# The UE: at the laboratory's P-CSCF unless $at says otherwise.
+# The UE: at the laboratory's P-CSCF unless $at says otherwise; $password instead of the right one.
 ue_words() { # ue_words USER [DOMAIN]
-	printf -- '--pcscf %s --aor sip:%s@%s --username %s --password %s --ca %s --json' \
-		"${at:-sips:pcscf.lab.test:443}" "$1" "${2:-$LAB_SIP_DOMAIN}" "$1" "$1-secret" "$LAB_CA"
+	printf -- '--pcscf %s --aor sip:%s@%s --username %s --password %s --ca %s --md5 --json' \
+		"${at:-sips:pcscf.lab.test:443}" "$1" "${2:-$LAB_SIP_DOMAIN}" "$1" "${password:-$1-secret}" "$LAB_CA"
 }
 
 ue_turn="--turn turns:turn.lab.test:443 --turn-user ue --turn-password ue-secret"
@@ -155,8 +155,8 @@ ue_fails() {
 
 # ue_registers ARGS...: at both registrars.
 ue_registers() {
-	ue "register, MD5 $*" register alice "$LAB_SIP_DOMAIN" "$@"
-	ue "register, SHA-256 $*" register alice "$LAB_SIP_DOMAIN256" "$@"
+	ue "register, MD5${*:+ $*}" register alice "$LAB_SIP_DOMAIN" "$@"
+	ue "register, SHA-256${*:+ $*}" register alice "$LAB_SIP_DOMAIN256" "$@"
 }
 
 # ue_listens USER NAMESPACE ARGS...: a UE in the background that takes one call: $listener,
@@ -179,7 +179,7 @@ ue_is_called() {
 		-i "$LAB_PEER_IP" -mi "$LAB_PEER_IP" -p 5070 -s alice "$LAB_REGISTRAR_IP:5060" 2>&1)
 	code=$?
 	wait "$listener" || code=1
-	report "$LAB_VARIANT: ue, called by sipp $*" $code "$(cat "$work/listener.log")"
+	report "$LAB_VARIANT: ue, called by sipp${*:+ $*}" $code "$(cat "$work/listener.log")"
 }
 
 # ue_pair NAME NAMESPACE "ARGS OF BOB" ARGS OF ALICE...: alice in ue calls bob.
@@ -223,8 +223,9 @@ cut_for() { # cut_for COMMAND SECONDS
 
 sip_open() {
 	ue_registers
-	ue_registers --proxy-weak-auth
-	ue_fails "wrong password" "password\|refused\|401" alice "$LAB_SIP_DOMAIN" --password wrong
+	local password=wrong
+	ue_fails "wrong password" "password" alice "$LAB_SIP_DOMAIN"
+	password=
 	ue "call, by the media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN"
 	ue_pair "calls a UE" far ""
 }
