@@ -57,6 +57,11 @@ impl Rtp {
         }
     }
 
+    /// Sends so many packets more.
+    pub const fn more(&mut self, count: u32) {
+        self.total += count;
+    }
+
     /// How it goes.
     pub const fn tally(&self) -> Tally {
         self.tally

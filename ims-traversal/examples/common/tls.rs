@@ -53,9 +53,11 @@ fn server_with(
     Ok(Arc::new(config))
 }
 
-/// A server and a client that trusts exactly it, with a certificate made for the moment.
-pub fn for_the_moment(name: &str) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>)> {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+/// A server and a client that trusts exactly it, with a certificate made for the moment. Names may
+/// be addresses.
+pub fn for_the_moment(names: &[&str]) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>)> {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names)?;
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
     let key = key.map_err(anyhow::Error::msg)?;

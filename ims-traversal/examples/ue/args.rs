@@ -1,6 +1,6 @@
 //! The command line, and the configuration it makes.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,20 +8,20 @@ use anyhow::{Context as _, Result, bail};
 use base64ct::{Base64, Encoding as _};
 use clap::{Args as Group, Parser, Subcommand};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http_connect::auth::{Allow, Credentials as ProxyCredentials};
-use ice_proto::{Policy, Role, SessionConfig, Transport, TurnServer};
+use http_connect::auth::Allow;
+use ice_proto::{Policy, Role, SessionConfig, TurnServer};
+use ims_traversal::HttpProxy;
 use ims_traversal::access::AccessConfig;
 use ims_traversal::ladder::Rung;
 use ims_traversal::media::MediaConfig;
 use ims_traversal::ue::UeConfig;
-use ims_traversal::{Endpoint, HttpProxy};
 use sha1::Sha1;
 use sip_outbound::wire::UriBuf;
 use sip_outbound::{Account, InstanceId, UserAgentConfig};
 use stun_proto::auth::Credentials;
-use stun_proto::uri::{Host, Scheme, Uri, UriTransport};
+use stun_proto::uri::{Scheme, Uri};
 
-use crate::common;
+use crate::common::{self, servers};
 
 /// A UE: registers through whatever firewall there is, calls, and is called.
 ///
@@ -73,9 +73,6 @@ pub struct Options {
     /// The realm the password is for; the domain of --aor when it is not given.
     #[arg(long)]
     pub realm: Option<String>,
-    /// Answers a registrar that knows nothing better than MD5, over TLS only.
-    #[arg(long)]
-    pub md5: bool,
     /// How many P-CSCFs are used at the same time: all that are given, at most 2.
     #[arg(long)]
     pub flows: Option<usize>,
@@ -183,9 +180,8 @@ impl Options {
         let account = Account::new(&name, self.password()?.as_str(), &realm);
         let mut agent = UserAgentConfig::ims(aor, instance, proxies);
         agent.accounts = vec![account];
-        if self.md5 {
-            agent.digest.md5 = Allow::OverTls;
-        }
+        // Registrars that know nothing else are common, and TLS is around it.
+        agent.digest.md5 = Allow::OverTls;
         if let Some(flows) = self.flows {
             agent.flows = flows;
         }
@@ -208,18 +204,12 @@ impl Options {
     }
 
     fn turn_server(&self, text: &str) -> Result<TurnServer> {
-        let uri: Uri = text.parse().with_context(|| format!("TURN URI {text}"))?;
-        let transport = match (uri.scheme(), uri.transport()) {
-            (Scheme::Turn, None | Some(UriTransport::Udp)) => Transport::Udp,
-            (Scheme::Turn, Some(UriTransport::Tcp)) => Transport::Tcp,
-            (Scheme::Turns, None | Some(UriTransport::Tcp)) => Transport::Tls,
-            _ => bail!("{text}: this kind of server is not supported"),
-        };
+        let uri = servers::turn_uri(text)?;
         Ok(TurnServer {
-            addr: resolve(&host_text(&uri), uri.port())?,
-            transport,
+            addr: uri.addr,
+            transport: uri.transport,
             credentials: self.turn_credentials()?,
-            server_name: Some(host_text(&uri)),
+            server_name: Some(uri.host),
             family: None,
         })
     }
@@ -241,34 +231,16 @@ impl Options {
     }
 
     fn http_proxy(&self, url: &str) -> Result<HttpProxy> {
-        let rest = url.strip_prefix("http://");
-        let rest = rest.context("--proxy must begin with http://")?;
-        let rest = rest.trim_end_matches('/');
-        let (user, place) = match rest.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, rest),
+        let mut proxy = servers::proxy(url)?.http_proxy();
+        let weak = if self.proxy_weak_auth {
+            Allow::Always
+        } else {
+            Allow::Never
         };
-        let credentials = match user.map(|user| user.split_once(':')) {
-            None => None,
-            Some(Some((name, password))) => Some(ProxyCredentials::new(name, password)),
-            Some(None) => bail!("--proxy: a user needs a password, USER:PASSWORD@"),
-        };
-        let (host, port) = place.rsplit_once(':').context("--proxy: HOST:PORT")?;
-        let port = port.parse().context("--proxy: the port")?;
-        let endpoint = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(ip) => SocketAddr::new(ip, port).into(),
-            Err(_) => Endpoint::Name {
-                host: host.to_owned(),
-                port,
-            },
-        };
-        let mut proxy = HttpProxy::new(endpoint, credentials);
         let policy = proxy.auth.policy_mut();
+        (policy.basic, policy.md5) = (weak, weak);
         // Nobody is there to be asked.
         policy.ask_host = false;
-        if self.proxy_weak_auth {
-            (policy.basic, policy.md5) = (Allow::Always, Allow::Always);
-        }
         Ok(proxy)
     }
 
@@ -277,15 +249,11 @@ impl Options {
         if !self.bind.is_empty() {
             return Ok(self.bind.clone());
         }
-        // The address the way to anywhere begins with. Nothing is sent.
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        // The address the way to the relay, or to anywhere, begins with.
         let turn = self.session()?.turn_servers;
         let to = turn.first().map(|server| server.addr);
         let to = to.unwrap_or_else(|| SocketAddr::from(([203, 0, 113, 1], 9)));
-        match socket.connect(to) {
-            Ok(()) => Ok(vec![socket.local_addr()?.ip()]),
-            Err(_) => Ok(Vec::new()),
-        }
+        Ok(servers::local_address(to).into_iter().collect())
     }
 }
 
@@ -305,23 +273,9 @@ fn random_urn() -> String {
     )
 }
 
-fn host_text(uri: &Uri) -> String {
-    match uri.host() {
-        Host::Ip(ip) => ip.to_string(),
-        Host::Name(name) => name.clone(),
-    }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
-    let plain = host.trim_matches(['[', ']']);
-    let found = (plain, port).to_socket_addrs();
-    let found = found.with_context(|| format!("resolving {host}"))?.next();
-    found.with_context(|| format!("no address for {host}"))
-}
-
 fn stun_server(text: &str) -> Result<SocketAddr> {
     let uri: Uri = text.parse().with_context(|| format!("STUN URI {text}"))?;
     let plain = uri.scheme() == Scheme::Stun;
     anyhow::ensure!(plain, "{text}: only stun: over UDP is supported");
-    resolve(&host_text(&uri), uri.port())
+    servers::resolve(&servers::host_text(&uri), uri.port())
 }
