@@ -18,9 +18,13 @@ use super::{
 };
 use crate::Instant;
 use crate::digest::{AkaAnswer, AuthFailure, ChallengeStep};
+use crate::time::elapsed;
 use crate::wire::{
     Keep, Message, Name, NameAddr, Response, StatusCode, UriBuf, Via, parse_retry_after, same_host,
 };
+
+/// No refresh is tried again sooner, however short the binding.
+const LEAST_RETRY: Duration = Duration::from_secs(5);
 
 impl UserAgent {
     /// Takes in the response to a REGISTER.
@@ -182,6 +186,25 @@ impl UserAgent {
         }
     }
 
+    /// The wait for another refresh: one that would outlast the binding is cut to half of what is
+    /// left of it, as long as that is worth it and not less than the registrar asked for.
+    fn before_expiry(
+        &self,
+        now: Instant,
+        index: usize,
+        wait: Duration,
+        least: Duration,
+    ) -> Duration {
+        let end = self.timers.get(Timer::Expiry(index));
+        let left = end.map_or(Duration::MAX, |end| elapsed(now, end));
+        let half = fraction(left, 1, 2);
+        if wait >= left && half >= least.max(LEAST_RETRY) {
+            half
+        } else {
+            wait
+        }
+    }
+
     /// A failure that may pass. A binding that is still good is kept, and its flow with it.
     fn register_failed(
         &mut self,
@@ -205,7 +228,8 @@ impl UserAgent {
                 &mut self.rng,
             );
             let least = Duration::from_secs(u64::from(retry_after.unwrap_or(0)));
-            self.timers.arm(Timer::Refresh(index), now, wait.max(least));
+            let wait = self.before_expiry(now, index, wait.max(least), least);
+            self.timers.arm(Timer::Refresh(index), now, wait);
             return;
         }
         self.fail_flow(now, flow, FlowFailure::Failed(code));

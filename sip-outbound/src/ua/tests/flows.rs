@@ -402,6 +402,28 @@ fn a_refresh_that_fails_for_now_keeps_the_flow_until_the_binding_ends() {
     assert_eq!(bench.failure().unwrap().0, FlowFailure::Expired);
 }
 
+// spec: OUT-4.2.2-2
+#[test]
+fn a_refresh_that_fails_is_tried_again_before_the_binding_ends() {
+    let contact = "<sip:alice@10.7.0.9:40112;transport=tcp>;expires=60";
+    let rows = [("Contact", contact), ("Require", "outbound")];
+    let mut bench = bench(config(1));
+    let flows = bench.start();
+    let (_, register) = bench.next_request();
+    bench.answer(flows[0], &register, 200, &rows);
+    bench.run_for(30_000);
+    let (_, refresh) = bench.next_request();
+    bench.answer(flows[0], &refresh, 503, &[]);
+    // Half of what is left; the wait by formula is longer than that.
+    bench.run_for(14_999);
+    assert!(bench.sent.is_empty());
+    bench.run_for(1);
+    let (_, refresh) = bench.next_request();
+    bench.answer(flows[0], &refresh, 200, &rows);
+    bench.run_for(20_000);
+    assert!(!bench.closed(flows[0]));
+}
+
 // spec: E-3.1.0-3, PRI-3-3
 #[test]
 fn nothing_is_sent_before_tls_is_up() {
