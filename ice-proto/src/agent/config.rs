@@ -7,6 +7,8 @@ use core::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use turn_proto::wire::AddressFamily;
+
 use super::PlainKeepAlive;
 use crate::{Candidate, CandidateKind, ComponentId, RelayId, Route, pair_priority};
 
@@ -92,6 +94,10 @@ pub struct AgentConfig {
     pub keep_alive: Duration,
     /// What keeps the path to another side without ICE open: a Binding indication.
     pub plain_keep_alive: PlainKeepAlive,
+    /// The family of the default candidate, which the description shows to sides without ICE
+    /// (RFC 8445 section 5.2): whichever is most important. Where there is none of this family,
+    /// another will do.
+    pub default_family: Option<AddressFamily>,
     /// Answers checks that prove nothing with 400 or 401, ten each second at most, instead of
     /// silence: no.
     pub answer_unverified: bool,
@@ -130,6 +136,7 @@ impl AgentConfig {
             consent_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(15),
             plain_keep_alive: PlainKeepAlive::Indication,
+            default_family: None,
             answer_unverified: false,
             icmp_fails_pairs: false,
             explicit_conveyance: false,

@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use stun_proto::Instant;
+use turn_proto::wire::AddressFamily;
 
 use super::candidates::{LocalId, RemoteId};
 use super::conclude::Choice;
@@ -90,7 +91,7 @@ impl Agent {
             if ip.is_unspecified() || ip.is_multicast() || peer.port() == 0 {
                 return Err(PlainError::Address);
             }
-            let local = self.default_local(component, Some(ip.is_ipv4()));
+            let local = self.default_local(component, Some(AddressFamily::of(ip)));
             let local = local.ok_or(PlainError::NoCandidate)?;
             ways.push((component, local, SocketAddr::new(ip, peer.port())));
         }
@@ -198,13 +199,22 @@ impl Agent {
 
     /// The candidate of a component most likely to work for a side without ICE, and therefore the
     /// one in the m= and c= lines (RFC 8839 section 4.2.1.2): relayed, else server-reflexive, else
-    /// host; of these the most important.
+    /// host; of these the most important. [`AgentConfig::default_family`] comes first.
+    ///
+    /// [`AgentConfig::default_family`]: super::AgentConfig::default_family
     pub fn default_candidate(&self, component: ComponentId) -> Option<Candidate> {
-        let id = self.default_local(component, None)?;
+        let family = self.config.default_family;
+        let wanted = self.default_local(component, family);
+        let id = wanted.or_else(|| self.default_local(component, None))?;
         self.locals.get(&id).map(|known| known.shown())
     }
 
-    fn default_local(&self, component: ComponentId, ipv4: Option<bool>) -> Option<LocalId> {
+    fn default_local(
+        &self,
+        component: ComponentId,
+        family: Option<AddressFamily>,
+    ) -> Option<LocalId> {
+        let fits = |addr: SocketAddr| family.is_none_or(|of| of == AddressFamily::of(addr.ip()));
         let rank = |kind| match kind {
             CandidateKind::Relayed => Some(0),
             CandidateKind::ServerReflexive => Some(1),
@@ -215,7 +225,7 @@ impl Agent {
         self.locals
             .iter()
             .filter(|(_, known)| known.candidate.component == component)
-            .filter(|(_, known)| ipv4.is_none_or(|v4| known.candidate.addr.is_ipv4() == v4))
+            .filter(|(_, known)| fits(known.candidate.addr))
             .filter_map(|(id, known)| {
                 let rank = rank(known.candidate.kind)?;
                 Some(((rank, Reverse(known.priority)), *id))

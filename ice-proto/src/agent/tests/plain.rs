@@ -294,3 +294,24 @@ fn a_side_that_turns_out_to_have_ice_is_checked() {
     net.run(100_000);
     assert!(net.sides[0].agent.route(ONE).is_some(), "consent is given");
 }
+
+// spec: ICE-5.2-2
+#[test]
+fn the_family_of_the_default_candidate_can_be_chosen() {
+    use turn_proto::wire::AddressFamily::{V4, V6};
+    let check = |family, hosts: &[&str], expected: &str| {
+        let hosts: Vec<_> = hosts.iter().map(|host| (ONE, *host)).collect();
+        let set = |config: &mut AgentConfig| {
+            config.lite = true;
+            config.default_family = family;
+        };
+        let agent = side(set, &hosts);
+        let default = agent.default_candidate(ONE).map(|known| known.addr);
+        assert_eq!(default, Some(addr(expected)), "{family:?}");
+    };
+    let (v6, v4) = ("[2001:db8::1]:1000", "192.0.2.1:1000");
+    check(None, &[v6, v4], v6);
+    check(Some(V6), &[v4, v6], v6);
+    check(Some(V4), &[v6, v4], v4);
+    check(Some(V4), &[v6], v6);
+}
