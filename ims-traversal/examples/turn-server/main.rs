@@ -118,6 +118,7 @@ async fn run(args: &Args, mut config: Config, setup: Setup) -> Result<()> {
         if let Ok(mut shown) = shown.lock() {
             *shown = metrics::text(&host, draining.is_some());
         }
+        anyhow::ensure!(!host.is_broken(), "a worker has ended");
         let left = host.quota().allocations();
         if draining.is_some_and(|until| left == 0 || Instant::now() >= until) {
             break;

@@ -54,7 +54,8 @@ pub struct RelayAddress {
 /// What a host is made of.
 #[derive(Debug)]
 pub struct HostConfig {
-    /// For each worker; limits of allocations are those of all together.
+    /// For each worker. Ports and streams are shared out among them; of allocations the quota
+    /// decides, and nothing here.
     pub server: ServerConfig,
     pub listen: Vec<Listen>,
     pub relays: Vec<RelayAddress>,
@@ -161,7 +162,7 @@ impl Host {
             let gauge = Gauge::default();
             let seed = worker::Seed {
                 index,
-                server: server_config(&config, index, secret, &listening)?,
+                server: server_config(&config, index, secret, &listening, &quota)?,
                 relays: relays_of(&config.relays, index),
                 tls: config.tls.clone(),
                 buffers: config.buffers,
@@ -190,6 +191,12 @@ impl Host {
 
     pub fn quota(&self) -> &Quota {
         &self.quota
+    }
+
+    /// Whether a worker has ended without being told to: a bug, after which the kernel goes on
+    /// handing clients to nobody.
+    pub fn is_broken(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// What each worker last showed of itself.
@@ -277,6 +284,7 @@ fn server_config(
     index: usize,
     secret: [u8; 32],
     listening: &[Listen],
+    quota: &Quota,
 ) -> Result<ServerConfig> {
     let mut server = config.server.clone();
     server.ports = ports_of(&config.server.ports, &config.relays, config.workers, index)
@@ -286,6 +294,8 @@ fn server_config(
     server.listeners.extend(listening.iter().map(|l| l.at));
     server.instance = u8::try_from(index).ok();
     server.shared_keys = Some(SharedKeys::new(secret));
+    server.limits.allocations = quota.total;
+    server.limits.allocations_per_user = quota.per_user;
     server.limits.streams = config.server.limits.streams.div_ceil(config.workers);
     Ok(server)
 }

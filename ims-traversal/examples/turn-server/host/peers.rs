@@ -1,5 +1,6 @@
 //! Connections to and from peers (RFC 6062).
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
@@ -22,8 +23,9 @@ impl Worker {
             };
             let (tcp, from) = match listener.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(_) => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                Err(error) => return self.accept_later(Source::Relay(relay), &error),
             };
             // Without permission it is closed at once.
             if let Some(peer) = self.server.peer_accepted(self.now, relay, from) {

@@ -1,5 +1,6 @@
 //! Clients that come over TCP and TLS.
 
+use std::io::{ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -69,12 +70,20 @@ impl Worker {
             let transport = acceptor.transport;
             match acceptor.listener.accept() {
                 Ok((tcp, remote)) => self.accepted(tcp, remote, transport),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                // The client is gone again, or there are no file descriptors.
-                Err(error) => tracing::debug!(%error, "accept"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The client is gone again.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return self.accept_later(Source::Tcp(index), &error),
             }
         }
         self.again.push(Source::Tcp(index));
+    }
+
+    /// No more file descriptors, as a rule: there may be some in a second. Those who wait are not
+    /// announced again.
+    pub(super) fn accept_later(&mut self, source: Source, error: &std::io::Error) {
+        tracing::warn!(worker = self.index, %error, "accepting connections");
+        self.later.push(source);
     }
 
     fn accepted(&mut self, tcp: TcpStream, remote: SocketAddr, transport: Transport) {
@@ -144,7 +153,7 @@ impl Worker {
                 Ok(Read::Nothing) => return,
                 Ok(Read::End) => return self.client_gone(id),
                 Err(error) => {
-                    if error.kind() == std::io::ErrorKind::InvalidData {
+                    if error.kind() == ErrorKind::InvalidData {
                         self.counts.tls_failures += 1;
                         tracing::debug!(%error, "TLS");
                     }
@@ -205,7 +214,7 @@ impl Worker {
                     self.counts.from_clients += 1;
                     if let Some(Relay::Udp(socket)) = self.relays.get_mut(&peer.relay) {
                         socket.set_dont_fragment(peer.dont_fragment);
-                        match socket.send(peer.peer, &[std::io::IoSlice::new(data)]) {
+                        match socket.send(peer.peer, &[IoSlice::new(data)]) {
                             Ok(()) => self.counts.to_peers += 1,
                             Err(_) => self.counts.unsent += 1,
                         }

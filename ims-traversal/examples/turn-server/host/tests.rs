@@ -3,6 +3,8 @@
 
 use super::*;
 
+mod live;
+
 fn relay(text: &str) -> RelayAddress {
     RelayAddress {
         ip: text.parse().unwrap(),

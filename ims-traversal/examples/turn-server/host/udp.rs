@@ -34,8 +34,8 @@ pub struct UdpSocket {
     io: mio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
-    /// Whether runs may go as one: given up when an interface cannot.
-    joins: bool,
+    /// The longest datagrams that may go as one: an interface may be too narrow, or unable.
+    joins: usize,
     /// Whether datagrams leave with DF set.
     whole: bool,
 }
@@ -48,7 +48,11 @@ impl UdpSocket {
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         system::set_dont_fragment(&io, local.is_ipv4(), false)?;
         Ok(Self {
-            joins: state.max_gso_segments() >= SEGMENTS,
+            joins: if state.max_gso_segments() >= SEGMENTS {
+                SLOT
+            } else {
+                0
+            },
             io,
             state,
             local,
@@ -100,12 +104,17 @@ impl UdpSocket {
         len: usize,
     ) -> usize {
         let count = parts.len() / of.max(1);
-        if count > 1 && self.joins {
+        if count > 1 && len <= self.joins {
             match system::send_run(&self.io, to, parts, len) {
                 Ok(()) => return 0,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return count,
-                // An interface without checksums in hardware.
-                Err(_) => self.joins = false,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return count,
+                    // Longer than the way is wide: each is cut up by itself.
+                    io::ErrorKind::InvalidInput => self.joins = len.saturating_sub(1),
+                    // An interface without checksums in hardware.
+                    _ if error.raw_os_error() == Some(system::UNABLE) => self.joins = 0,
+                    _ => {}
+                },
             }
         }
         let failed = |datagram: &&[IoSlice<'_>]| self.send(to, datagram).is_err();
@@ -173,6 +182,8 @@ mod system {
     use smallvec::SmallVec;
 
     use super::IcmpError;
+
+    pub const UNABLE: i32 = nix::errno::Errno::EIO as i32;
 
     /// A datagram of a batch.
     #[derive(Debug)]
@@ -287,7 +298,8 @@ mod system {
     }
 
     pub fn next_error(socket: &UdpSocket, v4: bool) -> Option<IcmpError> {
-        let mut room = nix::cmsg_space!([u8; 64]);
+        // Beside the error there are time stamp, address and type of service.
+        let mut room = nix::cmsg_space!([u8; 256]);
         let fd = socket.as_raw_fd();
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let read = recvmsg::<SockaddrStorage>(fd, &mut [], Some(&mut room), flags).ok()?;
@@ -325,6 +337,8 @@ mod system {
     use mio::net::UdpSocket;
 
     use super::IcmpError;
+
+    pub const UNABLE: i32 = 0;
 
     #[derive(Debug)]
     pub struct Pending<'a> {

@@ -41,9 +41,9 @@ impl Users for HostUsers {
 #[derive(Debug)]
 pub struct Quota {
     /// The most for one user.
-    per_user: usize,
+    pub per_user: usize,
     /// The most in all.
-    total: usize,
+    pub total: usize,
     held: Mutex<HashMap<Vec<u8>, usize>>,
     all: AtomicUsize,
     closed: Mutex<Option<Admission>>,

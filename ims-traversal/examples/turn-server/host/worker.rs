@@ -122,6 +122,8 @@ pub struct Worker {
     pub(super) scratch: Vec<u8>,
     /// What has more to read than was read.
     pub(super) again: Vec<Source>,
+    /// Listeners to be looked at again at the next tick.
+    pub(super) later: Vec<Source>,
     pub(super) next_stream: u64,
     /// Streams that are being closed, and until when they may take their last bytes.
     pub(super) closing: Vec<(StreamId, Instant)>,
@@ -182,6 +184,7 @@ impl Worker {
             outgoing: Outgoing::default(),
             scratch: vec![0; 64 * 1024],
             again: Vec::new(),
+            later: Vec::new(),
             next_stream: 0,
             closing: Vec::new(),
             buffers: seed.buffers,
@@ -276,6 +279,7 @@ impl Worker {
             self.next_tick = self.now + TICK;
             self.server.set_unix_time(self.now, unix_time().as_secs());
             self.close_late();
+            self.again.append(&mut self.later);
             self.publish();
         }
     }

@@ -1,0 +1,477 @@
+//! The host with real sockets on loopback, and this workspace's client before it.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+
+use stun_proto::auth::Credentials;
+use stun_proto::{Path, Received, StreamId};
+use turn_proto::RelayProtocol;
+use turn_proto::client::{self, AllocateOptions, Cause, Client, ClientConfig, Connection, Event};
+use turn_proto::policy::Preset;
+use turn_proto::server::{Admission, StaticUsers};
+
+use super::*;
+
+const REALM: &str = "example.org";
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn keys(name: &str) -> Keys {
+    let mut listed = StaticUsers::new(REALM);
+    listed.add(name, "secret");
+    Keys { listed, rest: None }
+}
+
+fn config(ports: RangeInclusive<u16>) -> HostConfig {
+    let mut server = ServerConfig::new(REALM);
+    server.peers.preset = Preset::Any;
+    server.relay_tcp = true;
+    server.unverified.per_second = 0;
+    server.ports = ports;
+    let at = SocketAddr::new(LOOPBACK, 0);
+    HostConfig {
+        server,
+        listen: [Transport::Udp, Transport::Tcp]
+            .map(|transport| Listen { transport, at })
+            .to_vec(),
+        relays: vec![RelayAddress {
+            ip: LOOPBACK,
+            external: None,
+        }],
+        workers: 2,
+        tls: None,
+        buffers: sockets::Buffers::default(),
+        secret: None,
+    }
+}
+
+/// A server with two workers; each test has its own ports.
+fn start(ports: RangeInclusive<u16>, quota: Quota) -> Host {
+    Host::start(config(ports), keys("alice"), quota).unwrap()
+}
+
+fn at(host: &Host, transport: Transport) -> SocketAddr {
+    let listening = host.listening().iter();
+    let mut of = listening.filter(|listen| listen.transport == transport);
+    of.next().unwrap().at
+}
+
+/// A client on blocking sockets.
+struct Ue {
+    client: Client,
+    path: Path,
+    udp: UdpSocket,
+    server: SocketAddr,
+    streams: BTreeMap<StreamId, TcpStream>,
+    /// Bytes behind the messages of a data connection.
+    behind: Vec<u8>,
+    data: Vec<Vec<u8>>,
+}
+
+impl Ue {
+    fn new(host: &Host, transport: Transport, user: &str) -> Self {
+        let server = at(host, transport);
+        let udp = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        udp.set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let mut streams = BTreeMap::new();
+        let path = match transport {
+            Transport::Udp => Path::Datagram(FiveTuple::udp(udp.local_addr().unwrap(), server)),
+            _ => {
+                streams.insert(StreamId(0), connect(server));
+                Path::Stream(StreamId(0))
+            }
+        };
+        let config = ClientConfig::new(Some(Credentials::new(user, "secret")));
+        Self {
+            client: Client::new(config, path, transport, random(), now()),
+            path,
+            udp,
+            server,
+            streams,
+            behind: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    /// Asks for an allocation; why there is none.
+    fn allocate(&mut self, protocol: RelayProtocol) -> Result<SocketAddr, Cause> {
+        let options = AllocateOptions {
+            protocol,
+            ..AllocateOptions::default()
+        };
+        self.client.allocate(now(), options).unwrap();
+        self.until(|event| match event {
+            Event::Allocated { relayed, .. } => Some(Ok(*relayed)),
+            Event::AllocateFailed { cause, .. } => Some(Err(*cause)),
+            _ => None,
+        })
+    }
+
+    fn bind(&mut self, peer: SocketAddr) {
+        self.client.bind_channel(now(), peer).unwrap();
+        self.until(|event| matches!(event, Event::ChannelBound { .. }).then_some(()));
+    }
+
+    fn connect_peer(&mut self, peer: SocketAddr) -> (TcpStream, Vec<u8>) {
+        self.client.connect_peer(now(), peer).unwrap();
+        self.ready()
+    }
+
+    /// The next data connection, and what came on it already.
+    fn ready(&mut self) -> (TcpStream, Vec<u8>) {
+        let id = self.until(|event| match event {
+            Event::ConnectionReady { id, .. } => Some(*id),
+            _ => None,
+        });
+        let tcp = self.streams.remove(&id).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        (tcp, std::mem::take(&mut self.behind))
+    }
+
+    fn close(&mut self) {
+        self.client.close(now());
+        self.until(|event| matches!(event, Event::Closed).then_some(()));
+    }
+
+    fn send(&mut self, peer: SocketAddr, data: &[u8]) {
+        let mut buf = [0; 2000];
+        let sent = self.client.send(now(), peer, data, &mut buf).unwrap();
+        self.udp.send_to(&buf[..sent.len], self.server).unwrap();
+    }
+
+    /// Data from a peer, within five seconds.
+    fn receive(&mut self) -> Vec<u8> {
+        for _ in 0..500 {
+            if !self.data.is_empty() {
+                return self.data.remove(0);
+            }
+            self.step();
+        }
+        panic!("no data came");
+    }
+
+    /// Goes on until an event is the one looked for.
+    fn until<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
+        for _ in 0..500 {
+            self.step();
+            while let Some(event) = self.client.poll_event() {
+                if let Event::ConnectionAttempt { connection, .. } = event {
+                    self.client.accept(now(), connection).unwrap();
+                }
+                if let Some(found) = wanted(&event) {
+                    return found;
+                }
+            }
+        }
+        panic!("it did not happen");
+    }
+
+    fn step(&mut self) {
+        let mut buf = [0; client::MAX_TRANSMIT];
+        if self.client.poll_timeout().is_some_and(|at| at <= now()) {
+            self.client.handle_timeout(now());
+        }
+        while let Some(sent) = self.client.poll_transmit(&mut buf) {
+            match sent.to {
+                Path::Datagram(at) => drop(self.udp.send_to(&buf[..sent.len], at.remote).unwrap()),
+                Path::Stream(id) => {
+                    self.streams
+                        .get_mut(&id)
+                        .unwrap()
+                        .write_all(&buf[..sent.len])
+                        .unwrap();
+                }
+            }
+        }
+        while let Some(action) = self.client.poll_action() {
+            match action {
+                client::Action::OpenStream { connection } => self.open(connection),
+                client::Action::CloseStream { id } => drop(self.streams.remove(&id)),
+                _ => {}
+            }
+        }
+        self.read();
+    }
+
+    fn open(&mut self, connection: Connection) {
+        let id = StreamId(1 + self.streams.len() as u64 + now().as_nanos() as u64);
+        self.streams.insert(id, connect(self.server));
+        self.client
+            .handle_stream_opened(now(), connection, id)
+            .unwrap();
+    }
+
+    fn read(&mut self) {
+        let mut buf = [0; 70_000];
+        if let (Path::Datagram(at), Ok(len)) = (self.path, self.udp.recv(&mut buf)) {
+            if let Received::Data { data, .. } = self.client.handle_datagram(now(), at, &buf[..len])
+            {
+                self.data.push(data.to_vec());
+            }
+            return;
+        }
+        for (id, tcp) in &mut self.streams {
+            let len = match tcp.read(&mut buf) {
+                Ok(len) => len,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let mut input = &buf[..len];
+            while !input.is_empty() {
+                if let Received::Data { data, .. } =
+                    self.client.handle_stream(now(), *id, &mut input)
+                {
+                    self.behind.extend_from_slice(data);
+                }
+            }
+        }
+    }
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect(to).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_millis(10)))
+        .unwrap();
+    tcp
+}
+
+/// Sends every datagram back.
+fn udp_echo() -> SocketAddr {
+    let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    let local = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buf = [0; 70_000];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let _ = socket.send_to(&buf[..len], from);
+        }
+    });
+    local
+}
+
+/// Sends everything back, and its end behind it.
+fn tcp_echo() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let local = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for tcp in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let (mut from, mut to) = (tcp.try_clone().unwrap(), tcp);
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    local
+}
+
+fn refusal(cause: Cause) -> String {
+    format!("{cause}")
+}
+
+#[test]
+fn data_goes_both_ways_through_every_worker() {
+    let host = start(20_000..=20_199, Quota::new(100, 100));
+    let peer = udp_echo();
+    let mut clients: Vec<Ue> = (0..24)
+        .map(|_| Ue::new(&host, Transport::Udp, "alice"))
+        .collect();
+    for client in &mut clients {
+        client.allocate(RelayProtocol::Udp).unwrap();
+        client.bind(peer);
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        // As many as go in one run, of one length but the last.
+        for i in 0..20 {
+            client.send(peer, &vec![n as u8; if i < 19 { 600 } else { 5 }]);
+        }
+        for i in 0..20 {
+            assert_eq!(
+                client.receive(),
+                vec![n as u8; if i < 19 { 600 } else { 5 }]
+            );
+        }
+    }
+    assert_eq!(host.quota().allocations(), 24);
+    thread::sleep(Duration::from_millis(1500));
+    for snapshot in host.snapshots() {
+        assert!(snapshot.allocations > 0, "{snapshot:?}");
+        assert_eq!(snapshot.counts.unsent + snapshot.counts.dropped, 0);
+    }
+}
+
+#[test]
+fn an_empty_and_the_longest_datagram_pass() {
+    let host = start(20_200..=20_299, Quota::new(100, 100));
+    let peer = udp_echo();
+    let mut client = Ue::new(&host, Transport::Udp, "alice");
+    client.allocate(RelayProtocol::Udp).unwrap();
+    client.bind(peer);
+    client.send(peer, b"");
+    assert_eq!(client.receive(), b"");
+    client.send(peer, &[7; 1900]);
+    assert_eq!(client.receive(), [7; 1900]);
+}
+
+#[test]
+fn a_user_has_one_quota_with_all_workers() {
+    let host = start(20_300..=20_499, Quota::new(3, 100));
+    let mut clients: Vec<Ue> = (0..12)
+        .map(|_| Ue::new(&host, Transport::Udp, "alice"))
+        .collect();
+    let mut granted = Vec::new();
+    for (n, client) in clients.iter_mut().enumerate() {
+        match client.allocate(RelayProtocol::Udp) {
+            Ok(_) => granted.push(n),
+            Err(cause) => assert!(refusal(cause).contains("486"), "{cause}"),
+        }
+    }
+    assert_eq!(granted, [0, 1, 2]);
+    clients[1].close();
+    let mut another = Ue::new(&host, Transport::Udp, "alice");
+    another.allocate(RelayProtocol::Udp).unwrap();
+}
+
+#[test]
+fn a_server_that_is_being_emptied_keeps_those_it_has() {
+    let mut host = start(20_500..=20_599, Quota::new(10, 10));
+    let peer = udp_echo();
+    let mut old = Ue::new(&host, Transport::Udp, "alice");
+    old.allocate(RelayProtocol::Udp).unwrap();
+    host.quota().close(Admission::NoCapacity);
+    let mut new = Ue::new(&host, Transport::Udp, "alice");
+    let cause = new.allocate(RelayProtocol::Udp).unwrap_err();
+    assert!(refusal(cause).contains("508"), "{cause}");
+    old.bind(peer);
+    old.send(peer, b"still there");
+    assert_eq!(old.receive(), b"still there");
+    old.close();
+    assert_eq!(host.quota().allocations(), 0);
+    host.stop();
+}
+
+#[test]
+fn users_are_exchanged_while_the_server_runs() {
+    let host = start(20_600..=20_699, Quota::new(10, 10));
+    let mut alice = Ue::new(&host, Transport::Udp, "alice");
+    alice.allocate(RelayProtocol::Udp).unwrap();
+    let fresh = Arc::new(keys("bob"));
+    host.tell(|| Command::Users(Arc::clone(&fresh)));
+    let mut bob = Ue::new(&host, Transport::Udp, "bob");
+    bob.allocate(RelayProtocol::Udp).unwrap();
+    let mut again = Ue::new(&host, Transport::Udp, "alice");
+    again.allocate(RelayProtocol::Udp).unwrap_err();
+}
+
+#[test]
+fn a_data_connection_finds_the_worker_of_its_peer() {
+    let host = start(20_700..=20_899, Quota::new(10, 10));
+    let peer = tcp_echo();
+    let mut client = Ue::new(&host, Transport::Tcp, "alice");
+    client.allocate(RelayProtocol::Tcp).unwrap();
+    for n in 0..16u8 {
+        let (mut tcp, behind) =
+            client.connect_peer(SocketAddr::from(([127, 0, 0, 2 + n], peer.port())));
+        assert_eq!(behind, b"");
+        let sent = vec![n; 300_000];
+        let mut writer = tcp.try_clone().unwrap();
+        let whole = sent.clone();
+        let writing = thread::spawn(move || {
+            writer.write_all(&whole).unwrap();
+            // The end goes round behind the data.
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::new();
+        tcp.read_to_end(&mut back).unwrap();
+        writing.join().unwrap();
+        assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+    }
+    thread::sleep(Duration::from_millis(1500));
+    let handed: u64 = host.snapshots().iter().map(|s| s.counts.handed_over).sum();
+    assert!((1..16).contains(&handed), "{handed}");
+    assert!(host.snapshots().iter().all(|s| s.peers == 0));
+}
+
+#[test]
+fn peers_connect_to_a_relay_and_bytes_before_the_splice_are_kept() {
+    let host = start(20_900..=20_999, Quota::new(10, 10));
+    let mut client = Ue::new(&host, Transport::Tcp, "alice");
+    let relayed = client.allocate(RelayProtocol::Tcp).unwrap();
+    // Without permission the connection is closed at once.
+    let mut stranger = TcpStream::connect(relayed).unwrap();
+    assert!(matches!(stranger.read(&mut [0; 10]), Ok(0) | Err(_)));
+    client.client.create_permission(now(), LOOPBACK).unwrap();
+    client.until(|event| matches!(event, Event::PermissionCreated { .. }).then_some(()));
+    let mut peer = TcpStream::connect(relayed).unwrap();
+    peer.write_all(b"early").unwrap();
+    let (mut tcp, mut got) = client.ready();
+    while got.len() < 5 {
+        let mut buf = [0; 10];
+        let len = tcp.read(&mut buf).unwrap();
+        assert_ne!(len, 0);
+        got.extend_from_slice(&buf[..len]);
+    }
+    assert_eq!(got, b"early");
+    tcp.write_all(b"answer").unwrap();
+    let mut buf = [0; 6];
+    peer.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"answer");
+    // The end of the allocation is the end of its connections.
+    client.close();
+    assert!(matches!(peer.read(&mut buf), Ok(0) | Err(_)));
+}
+
+#[test]
+fn icmp_errors_reach_the_client() {
+    let host = start(21_000..=21_099, Quota::new(10, 10));
+    let nobody = {
+        let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        socket.local_addr().unwrap()
+    };
+    let mut client = Ue::new(&host, Transport::Udp, "alice");
+    client.allocate(RelayProtocol::Udp).unwrap();
+    client.bind(nobody);
+    client.send(nobody, b"anybody there?");
+    let (peer, icmp) = client.until(|event| match event {
+        Event::Icmp { peer, icmp } => Some((*peer, *icmp)),
+        _ => None,
+    });
+    // Destination unreachable, port unreachable.
+    assert_eq!((peer, icmp.ty, icmp.code), (nobody, 3, 3));
+    // It cost no datagram after it.
+    let echo = udp_echo();
+    client.bind(echo);
+    client.send(echo, b"next");
+    assert_eq!(client.receive(), b"next");
+}
+
+#[test]
+fn two_servers_do_not_share_an_address() {
+    let host = start(21_100..=21_199, Quota::new(10, 10));
+    let mut second = config(21_200..=21_299);
+    second.listen = host.listening().to_vec();
+    let error = Host::start(second, keys("alice"), Quota::new(1, 1)).unwrap_err();
+    assert!(format!("{error:#}").contains("in use"), "{error:#}");
+}
+
+#[test]
+fn streams_that_say_nothing_sensible_are_closed() {
+    let host = start(21_300..=21_399, Quota::new(10, 10));
+    let mut tcp = connect(at(&host, Transport::Tcp));
+    tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(matches!(tcp.read(&mut [0; 10]), Ok(0)));
+    // A ConnectionBind for a worker that does not exist.
+    let mut tcp = connect(at(&host, Transport::Tcp));
+    tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut bind = vec![0, 0x0B, 0, 8, 0x21, 0x12, 0xA4, 0x42];
+    bind.extend([1; 12]);
+    bind.extend([0, 0x2A, 0, 4, 200, 0, 0, 1]);
+    tcp.write_all(&bind).unwrap();
+    assert!(matches!(tcp.read(&mut [0; 10]), Ok(0)));
+}
