@@ -182,6 +182,7 @@ if up open; then
 	turn "indications" "$done" turn:turn.lab.test $user --peer "$LAB_PEER_IP:3480" --no-channel
 	turn "shared-secret credentials" "$done" turn:turn-rest.lab.test --rest-secret "$LAB_TURN_REST_SECRET" \
 		--peer "$LAB_PEER_IP:3480"
+	sip_open
 fi
 if up nat; then
 	pair "symmetric NAT, STUN" any "--stun stun:turn.lab.test" ""
@@ -212,6 +213,7 @@ if up fw443; then
 	turn "a nonce that has grown old" '"type":"done","echoed":75,.*"closed":true' turns:turn.lab.test:443 $user \
 		--peer "$LAB_PEER_IP:3480" --messages 75 --interval 1000 --timeout 90
 	own_behind --hold 8
+	sip_fw443
 fi
 if up proxy; then
 	auth=${LAB_PROXY_USER}:${LAB_PROXY_PASSWORD}
@@ -242,10 +244,12 @@ if up proxy; then
 		--turn "turn:turn.lab.test:3478?transport=tcp" $user --proxy "http://$LAB_PROXY_OPEN_IP:$port"
 	own_behind --proxy "$LAB_PROXY_OPEN_IP:$port" --hold 8
 	own_behind --proxy "$LAB_TINYPROXY_IP:$port" --proxy-user "$auth"
+	sip_proxy
 fi
 if up idle; then
 	pair "silent flows are forgotten: kept alive for 30 s" relay "$turn_443 --messages 1500 --timeout 60" "--messages 10 --timeout 60 --linger 40"
 	own_behind --hold 20
+	sip_idle
 fi
 
 # own_relays: turn-server before turnutils_uclient in all its modes, all at the same time.
@@ -315,6 +319,7 @@ if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" &&
 	kill "$server" "$proxy" 2>/dev/null
 	own_forwards
 	own_registers
+	own_ues
 fi
 
 printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -153,10 +153,12 @@ ue_fails() {
 	report "$name" $? "exit code $code: $out"
 }
 
-# ue_registers ARGS...: at both registrars.
+# ue_registers HOW ARGS...: at both registrars.
 ue_registers() {
-	ue "register, MD5${*:+ $*}" register alice "$LAB_SIP_DOMAIN" "$@"
-	ue "register, SHA-256${*:+ $*}" register alice "$LAB_SIP_DOMAIN256" "$@"
+	local how=$1
+	shift
+	ue "register, $how, MD5" register alice "$LAB_SIP_DOMAIN" "$@"
+	ue "register, $how, SHA-256" register alice "$LAB_SIP_DOMAIN256" "$@"
 }
 
 # ue_listens USER NAMESPACE ARGS...: a UE in the background that takes one call: $listener,
@@ -170,16 +172,17 @@ ue_listens() {
 	wait_for 30 "$work/listener.log" '"type":"registered"'
 }
 
-# ue_is_called ARGS...: by the party without ICE, down its flow. That one hangs up after some time.
+# ue_is_called HOW ARGS...: by the party without ICE, down its flow. That one hangs up after some time.
 ue_is_called() {
-	local code
+	local code how=$1
+	shift
 	ue_listens alice ue "$@"
 	printf 'SEQUENTIAL\n%s;\n' "$LAB_SIP_DOMAIN" >"$work/domain.csv"
 	out=$(timeout 60 "$lab" exec peer sipp -sf "$LAB/sipp/call.xml" -inf "$work/domain.csv" -m 1 -nostdin -rtp_echo \
 		-i "$LAB_PEER_IP" -mi "$LAB_PEER_IP" -p 5070 -s alice "$LAB_REGISTRAR_IP:5060" 2>&1)
 	code=$?
 	wait "$listener" || code=1
-	report "$LAB_VARIANT: ue, called by sipp${*:+ $*}" $code "$(cat "$work/listener.log")"
+	report "$LAB_VARIANT: ue, called by sipp, $how" $code "$(cat "$work/listener.log")"
 }
 
 # ue_pair NAME NAMESPACE "ARGS OF BOB" ARGS OF ALICE...: alice in ue calls bob.
@@ -222,7 +225,7 @@ cut_for() { # cut_for COMMAND SECONDS
 }
 
 sip_open() {
-	ue_registers
+	ue_registers "nothing in between"
 	local password=wrong
 	ue_fails "wrong password" "password" alice "$LAB_SIP_DOMAIN"
 	password=
@@ -231,39 +234,48 @@ sip_open() {
 }
 
 sip_fw443() {
-	ue_registers
+	ue_registers "TLS 443"
 	ue "call over TURN, by the media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN" $ue_turn
-	ue_is_called $ue_turn
+	ue_is_called "media over TURN" $ue_turn
 	ue_pair "calls a UE over TURN" far "$ue_turn --relay-only" $ue_turn
 	ue_recovers "a cut" cut_for cut 40
-	ue_recovers "a reset" cut_for cut-rst 5
+	ue_recovers "a reset" cut_for cut-rst 25
 	ue_recovers "a restart of the P-CSCF" "$lab" restart pcscf
 }
 
 sip_proxy() {
-	local auth=$LAB_PROXY_USER:$LAB_PROXY_PASSWORD proxy
-	for proxy in "$auth@$LAB_PROXY_IP" "$LAB_PROXY_OPEN_IP" "$auth@$LAB_PROXY_DIGEST_IP" "$auth@$LAB_PROXY_BASIC_IP" \
-		"$auth@$LAB_TINYPROXY_IP"; do
-		ue_registers --proxy "http://$proxy:$LAB_PROXY_PORT" --proxy-weak-auth
-	done
-	proxy="--proxy http://$auth@$LAB_PROXY_IP:$LAB_PROXY_PORT --proxy-weak-auth"
+	local auth=$LAB_PROXY_USER:$LAB_PROXY_PASSWORD port=$LAB_PROXY_PORT squid
+	ue_registers "squid" --proxy "http://$auth@$LAB_PROXY_IP:$port" --proxy-weak-auth
+	ue_registers "squid, no credentials" --proxy "http://$LAB_PROXY_OPEN_IP:$port"
+	ue_registers "squid, Digest only" --proxy "http://$auth@$LAB_PROXY_DIGEST_IP:$port" --proxy-weak-auth
+	ue_registers "squid, Basic only" --proxy "http://$auth@$LAB_PROXY_BASIC_IP:$port" --proxy-weak-auth
+	ue_registers "tinyproxy" --proxy "http://$auth@$LAB_TINYPROXY_IP:$port" --proxy-weak-auth
+	ue_fails "proxy wants Basic in the clear" "prox" alice "$LAB_SIP_DOMAIN" --rung connect --timeout 10 \
+		--proxy "http://$auth@$LAB_PROXY_BASIC_IP:$port"
+	squid="--proxy http://$auth@$LAB_PROXY_IP:$port --proxy-weak-auth"
 	ue "call over TURN through squid, by the media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN" \
-		$ue_turn $proxy
-	ue_is_called $ue_turn $proxy
-	ue_pair "calls a UE over TURN through squid" far "" $ue_turn $proxy
+		$ue_turn $squid
+	ue_is_called "media over TURN through squid" $ue_turn $squid
+	ue_pair "calls a UE over TURN through squid" far "" $ue_turn $squid
 }
 
 sip_idle() {
 	ue "a flow that would be forgotten is kept alive" register alice "$LAB_SIP_DOMAIN" --duration 40
 }
 
-# own_ues: our UEs at our P-CSCF and registrar.
+own_restart() {
+	pcscf_down
+	pcscf_up --domain "$LAB_SIP_DOMAIN" --users "$work/users"
+}
+
+# own_ues: our UEs at our P-CSCF, before its own registrar and before the laboratory's.
 own_ues() {
 	local at="sips:own2.lab.test:443"
 	printf '%s\n' alice:alice-secret bob:bob-secret >"$work/users"
 	pcscf_up --domain "$LAB_SIP_DOMAIN" --users "$work/users"
 	ue "register at our own P-CSCF" register alice "$LAB_SIP_DOMAIN"
 	ue_pair "calls a UE at our own P-CSCF" far ""
+	ue_recovers "a restart of our own P-CSCF" own_restart
 	pcscf_down
 	pcscf_up --registrar "$LAB_SIP_DOMAIN=$LAB_REGISTRAR_IP:5060"
 	ue "call without a media gateway" "call sip:noice@$LAB_SIP_DOMAIN" alice "$LAB_SIP_DOMAIN"
