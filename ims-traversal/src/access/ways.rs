@@ -197,7 +197,14 @@ impl Access {
         // What the connection wants of the host comes before what follows from its end.
         self.pull_actions();
         match event {
-            ConnEvent::Proxied => {}
+            ConnEvent::Proxied => {
+                let learned = self.conns.take_auth(id);
+                if let (Some((endpoint, auth)), Some(proxy)) = (learned, &mut self.config.proxy)
+                    && endpoint == proxy.endpoint
+                {
+                    proxy.auth = auth;
+                }
+            }
             ConnEvent::Ready {
                 local,
                 remote,

@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use http_connect::Target;
-use http_connect::auth::{Credentials, Scheme};
+use http_connect::auth::{ClientAuth, Credentials, Scheme};
 use stun_proto::time::{Clock, Timers};
 use stun_proto::{Instant, Rng};
 
@@ -252,6 +252,14 @@ impl<K: Copy + Ord> Conns<K> {
         if let Some((_, conn)) = self.of_key(key) {
             conn.tunnel.consume(len);
         }
+    }
+
+    /// After [`ConnEvent::Proxied`]: which proxy that was, and what was learned of its
+    /// authentication. It is for that proxy alone.
+    pub(crate) fn take_auth(&mut self, key: K) -> Option<(Endpoint, ClientAuth)> {
+        let (_, conn) = self.of_key(key)?;
+        let auth = conn.tunnel.take_auth()?;
+        Some((conn.hop.clone(), auth))
     }
 
     /// Answers [`ConnEvent::NeedCredentials`]; `None` gives up.

@@ -206,6 +206,7 @@ pub struct Tunnel {
     state: State,
     /// Looks at the first bytes that come through the proxy.
     opened: Option<http_connect::Tunnel>,
+    learned: Option<ClientAuth>,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     write_limit: usize,
@@ -248,6 +249,7 @@ impl Tunnel {
         Ok(Self {
             state,
             opened: None,
+            learned: None,
             #[cfg(feature = "tls")]
             tls: config.tls,
             write_limit: config.write_limit,
@@ -320,6 +322,11 @@ impl Tunnel {
                 None => return,
                 Some(ConnectEvent::Established { .. }) => {
                     self.opened = client.tunnel();
+                    if let State::Connect(client) =
+                        core::mem::replace(&mut self.state, State::Ended)
+                    {
+                        self.learned = Some(client.into_auth());
+                    }
                     self.events.push_back(TunnelEvent::Connected);
                     self.start_layer(now);
                 }
@@ -493,6 +500,12 @@ impl Tunnel {
             client.set_credentials(now, credentials);
             self.connect_events(now);
         }
+    }
+
+    /// What was learned of the proxy's authentication, once: after [`TunnelEvent::Connected`], for
+    /// the next tunnel through the same proxy.
+    pub const fn take_auth(&mut self) -> Option<ClientAuth> {
+        self.learned.take()
     }
 
     /// Takes clear bytes to send; how many of them: fewer when the limit is reached, none unless

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http_connect::auth::Credentials;
+use ims_traversal::Endpoint;
 use ims_traversal::access::{AccessEvent, RungFailure};
 use ims_traversal::ladder::{LadderConfig, NetworkKey, Rung};
 use ims_traversal::pcscf::PcscfEvent;
@@ -301,6 +302,58 @@ fn credentials_are_asked_for_once_for_all_flows() {
     world.settle();
     assert!(!world.story().contains('?'));
     assert_eq!(world.open().len(), 2);
+}
+
+#[test]
+fn what_a_proxy_wants_is_learned_once() {
+    let mut world = World::new(config(1, true), ONLY_PROXY);
+    world.start();
+    let dials = |world: &mut World| {
+        let count = world
+            .dialled
+            .iter()
+            .filter(|to| to.contains("proxy"))
+            .count();
+        world.dialled.clear();
+        count
+    };
+    // Challenged, and connected to again.
+    assert_eq!(dials(&mut world), 2);
+    world.access.network_changed(world.now, NetworkKey(1));
+    world.settle();
+    assert_eq!((dials(&mut world), world.registered()), (1, 2));
+    // Another proxy does not get to see it.
+    let mut other = http_proxy(Some(Credentials::new("user", "pass")));
+    other.endpoint = Endpoint::Name {
+        host: "proxy.other.example".into(),
+        port: 3128,
+    };
+    world.access.set_proxy(Some(other));
+    world.access.network_changed(world.now, NetworkKey(1));
+    world.settle();
+    assert_eq!((dials(&mut world), world.registered()), (2, 3));
+}
+
+#[test]
+fn nonces_are_counted_whatever_the_order_of_the_flows() {
+    let mut world = World::new(config(2, true), ONLY_PROXY);
+    world.ask_for_digest();
+    world.start();
+    for _ in 0..5 {
+        // Both flows at once, and one after the other.
+        world.events.clear();
+        world.access.network_changed(world.now, NetworkKey(1));
+        world.settle();
+        assert_eq!(world.registered(), 2);
+        world.run_for(200);
+        world.events.clear();
+        for conn in world.open() {
+            world.reset(conn);
+            world.settle();
+        }
+        assert_eq!(world.registered(), 2);
+    }
+    assert!(!world.story().contains('('));
 }
 
 #[test]

@@ -4,9 +4,13 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::{Arc, OnceLock};
 
-use http_connect::auth::{Allow, Challenge, Credentials, ha1, parse_basic};
+use http_connect::auth::{
+    Allow, Challenge, Credentials, DigestRequest, DigestServer, DigestServerConfig, ServerAuth,
+    ServerVerdict, ha1, parse_basic,
+};
 use http_connect::{
-    AuthVerdict, ConnectServer, Prefix, ProxyAction, ProxyConfig, ProxyError, ProxyEvent, Side,
+    AuthCheck, AuthVerdict, ConnectServer, Prefix, ProxyAction, ProxyConfig, ProxyError,
+    ProxyEvent, Rng, Side,
 };
 use ims_traversal::access::{Access, AccessAction, AccessConfig, AccessEvent};
 use ims_traversal::ladder::NetworkKey;
@@ -158,6 +162,8 @@ pub struct World {
     pub access: Access,
     pub pcscfs: Vec<Pcscf>,
     pub proxy: Arc<ProxyConfig>,
+    /// The proxy asks for Digest instead of Basic.
+    digest: Option<ServerAuth>,
     pub rules: Rules,
     /// The numbers of the P-CSCFs that refuse connections.
     pub down: Vec<usize>,
@@ -186,6 +192,7 @@ impl World {
             access: Access::new(config, [9; 32], Instant::ZERO).unwrap(),
             pcscfs: (1..=3).map(|n| pcscf(n, n, |_| {})).collect(),
             proxy: Arc::new(proxy_config()),
+            digest: None,
             rules,
             down: Vec::new(),
             links: Vec::new(),
@@ -199,6 +206,12 @@ impl World {
             piece: 4096,
             next_port: 40_000,
         }
+    }
+
+    pub fn ask_for_digest(&mut self) {
+        let config = DigestServerConfig::new("corp");
+        let digest = DigestServer::new(config, &mut Rng::from_seed([8; 32])).unwrap();
+        self.digest = Some(ServerAuth::new(digest));
     }
 
     pub fn start(&mut self) {
@@ -478,7 +491,11 @@ impl World {
                 busy = true;
                 match action {
                     ProxyAction::CheckAuth { ticket, check } => {
-                        server.handle_auth(now, ticket, judge(check.authorization()));
+                        let verdict = match &mut self.digest {
+                            Some(digest) => judge_digest(digest, now, &check),
+                            None => judge(check.authorization()),
+                        };
+                        server.handle_auth(now, ticket, verdict);
                     }
                     ProxyAction::Resolve { ticket, name } => {
                         let digit = name.chars().find_map(|c| c.to_digit(10)).unwrap();
@@ -648,6 +665,23 @@ fn judge(authorization: Option<&str>) -> AuthVerdict {
             info: None,
         },
         _ => AuthVerdict::Challenge(vec!["Basic realm=\"corp\"".into()]),
+    }
+}
+
+fn judge_digest(digest: &mut ServerAuth, now: Instant, check: &AuthCheck) -> AuthVerdict {
+    let request = DigestRequest {
+        method: "CONNECT",
+        uri: check.uri(),
+        body: b"",
+    };
+    let key = |hash, user: &str| (user == "user").then(|| ha1(hash, b"user", b"corp", b"pass"));
+    match digest.check_named(now, b"ue", request, check.authorization(), key) {
+        ServerVerdict::Allow { user, info } => AuthVerdict::Allow {
+            user: Some(user),
+            info,
+        },
+        ServerVerdict::Challenge(rows) => AuthVerdict::Challenge(rows),
+        ServerVerdict::Malformed => panic!("{check:?}"),
     }
 }
 
