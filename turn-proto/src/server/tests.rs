@@ -1,6 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "test code")]
 
 mod extensions;
+mod hosts;
 mod limits;
 mod scenarios;
 mod tcp;
