@@ -60,7 +60,13 @@ impl Rig {
     /// Takes the request with buffers of seven bytes.
     fn drain(&mut self) {
         let (mut buf, mut request) = ([0; 7], Vec::new());
-        while let Some(len) = self.client.poll_transmit(&mut buf) {
+        loop {
+            let wants = self.client.wants_transmit();
+            let len = self.client.poll_transmit(&mut buf);
+            assert_eq!(wants, len.is_some());
+            let Some(len) = len else {
+                break;
+            };
             request.extend_from_slice(&buf[..len]);
         }
         if !request.is_empty() {
