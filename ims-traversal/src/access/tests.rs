@@ -498,6 +498,92 @@ fn a_connect_that_is_not_planned_is_a_failure_of_the_way() {
     assert!(story.contains(&alloc::format!("({plan})")), "{story}");
 }
 
+#[cfg(feature = "tls")]
+fn through_proxy() -> Bench {
+    let mut config = config(&["sips:p.example"], &[Rung::Connect, UDP]);
+    let endpoint = Endpoint::Name {
+        host: "proxy.example".into(),
+        port: 3128,
+    };
+    config.proxy = Some(HttpProxy::new(endpoint, None));
+    from(config)
+}
+
+// spec: PRI-2-1
+#[cfg(feature = "tls")]
+#[test]
+fn what_a_proxy_or_portal_says_instead_of_opening_a_tunnel_is_told() {
+    for (answer, cause) in [
+        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "status 403"),
+        ("HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n", "status 502"),
+        ("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", "status 503"),
+        ("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", "status 407"),
+        (
+            "HTTP/1.1 302 Portal\r\nContent-Length: 0\r\n\r\n",
+            "status 302",
+        ),
+        ("SSH-2.0-x\r\n", "HTTP CONNECT: "),
+        (
+            "HTTP/1.1 200 OK\r\n\r\n<html>Welcome",
+            "the proxy did not open a tunnel",
+        ),
+    ] {
+        let mut b = through_proxy();
+        let conn = b.connected();
+        let mut buf = [0; 1000];
+        let len = b.access.poll_conn(conn, &mut buf).unwrap();
+        assert!(buf[..len].starts_with(b"CONNECT p.example:443 HTTP/1.1\r\n"));
+        b.access.handle_input(b.now, conn, answer.as_bytes());
+        let mut causes = Vec::new();
+        while let Some(event) = b.access.poll_event() {
+            if let AccessEvent::RungFailed { rung, cause, .. } = event {
+                causes.push((rung, cause));
+            }
+        }
+        let [
+            (Rung::Connect, RungFailure::Proxy(error)),
+            (UDP, RungFailure::Insecure),
+        ] = &causes[..]
+        else {
+            panic!("{causes:?}");
+        };
+        assert!(error.to_string().contains(cause), "{error}");
+    }
+    // Silence: 30 s for the answer.
+    let mut b = through_proxy();
+    b.connected();
+    assert_eq!(b.next(), 30);
+    assert!(b.story().contains("(HTTP CONNECT: "));
+}
+
+// spec: PRI-2-1
+#[cfg(feature = "tls")]
+#[test]
+fn what_answers_without_tls_is_told() {
+    let mut b = bench(&["sip:p.example"], &[Rung::Direct, TCP]);
+    let conn = b.connected();
+    b.access
+        .handle_input(b.now, conn, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    let story = b.story();
+    assert!(story.starts_with("direct sip:p.example, (TLS: "), "{story}");
+    assert!(story.ends_with("ordinary/TCP sip:p.example"), "{story}");
+    // Silence: 15 s for the handshake.
+    let mut b = bench(&["sip:p.example"], &[Rung::Direct, TCP]);
+    b.connected();
+    assert_eq!(b.next(), 15);
+    assert!(
+        b.story()
+            .contains("(TLS: the handshake took too long), ordinary/TCP")
+    );
+    let mut b = bench(&["sip:p.example"], &[Rung::Direct, TCP]);
+    let conn = b.connected();
+    b.access.handle_eof(b.now, conn);
+    assert!(
+        b.story()
+            .contains("(the connection was closed during the TLS handshake)")
+    );
+}
+
 #[test]
 fn a_new_network_begins_anew_without_a_wait() {
     let mut b = bench(&["sip:p.example"], &[UDP, TCP]);

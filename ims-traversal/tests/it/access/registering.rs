@@ -7,6 +7,7 @@ use ims_traversal::Endpoint;
 use ims_traversal::access::{AccessEvent, RungFailure};
 use ims_traversal::ladder::{LadderConfig, NetworkKey, Rung};
 use ims_traversal::pcscf::PcscfEvent;
+use ims_traversal::tunnel::TunnelError;
 use sip_outbound::UserAgentEvent;
 
 use super::world::{
@@ -167,6 +168,31 @@ fn a_certificate_for_another_name_ends_the_way_before_any_sip() {
         assert!(!world.heard.iter().any(ready));
         assert_hidden(&world);
     }
+}
+
+// spec: MEM-33.203-O-1
+#[test]
+fn a_certificate_of_an_unknown_issuer_ends_the_way_before_any_sip() {
+    let mut config = config(1, false);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    config.tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+        .into();
+    let mut world = World::new(config, ONLY_443);
+    world.start();
+    let untrusted = world.events.iter().any(|event| {
+        let AccessEvent::RungFailed { cause, .. } = event else {
+            return false;
+        };
+        matches!(cause, RungFailure::Tls(TunnelError::Certificate(_)))
+    });
+    assert!(untrusted && world.story().ends_with("exhausted, [could not be opened]"));
+    assert_hidden(&world);
+    let ready = |event: &PcscfEvent| matches!(event, PcscfEvent::Ready { .. });
+    assert!(!world.heard.iter().any(ready));
 }
 
 #[test]
