@@ -12,3 +12,4 @@
 
 mod access;
 mod eftf;
+mod ue;

@@ -36,6 +36,7 @@ pub fn tls(name: usize) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
             "pcscf1.ims.example",
             "pcscf2.ims.example",
             "pcscf3.ims.example",
+            "turn.ims.example",
         ];
         let servers = names
             .into_iter()
@@ -657,7 +658,7 @@ fn word(event: AccessEvent) -> Option<String> {
     })
 }
 
-fn judge(authorization: Option<&str>) -> AuthVerdict {
+pub fn judge(authorization: Option<&str>) -> AuthVerdict {
     let parsed = authorization.map(|value| Challenge::parse(value).unwrap());
     match parsed.and_then(|credentials| parse_basic(&credentials)) {
         Some(given) if given == Credentials::new("user", "pass") => AuthVerdict::Allow {

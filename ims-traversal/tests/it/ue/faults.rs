@@ -1,0 +1,152 @@
+use core::time::Duration;
+
+use ims_traversal::ue::{EndCause, UeConn, UeEvent};
+
+use super::world::{ALICE, BOB, Place, World};
+
+fn control(conn: UeConn) -> bool {
+    matches!(conn, UeConn::Control(_))
+}
+
+// spec: PRI-3-3
+#[test]
+fn a_call_outlives_its_flow_and_ends_over_the_next() {
+    for place in Place::ALL {
+        let mut world = World::registered(place, |_| {});
+        let calls = world.call();
+        assert_eq!(world.registrations(BOB), 1);
+        assert_eq!(world.cut(BOB, control), 1);
+        world.assert_talk(calls);
+        assert!(world.run(61, |w| w.registrations(BOB) == 2), "{place:?}");
+        world.assert_talk(calls);
+        let now = world.now;
+        world.nodes[BOB].ue.hang_up(now, calls[BOB]).unwrap();
+        assert!(world.run(5, |w| w.ended(ALICE).is_some() && w.ended(BOB).is_some()));
+        assert_eq!(world.ended(BOB), Some(EndCause::HungUp));
+        assert_eq!(
+            world.ended(ALICE),
+            Some(EndCause::RemoteHungUp),
+            "{place:?}"
+        );
+        world.stop();
+    }
+}
+
+#[test]
+fn hanging_up_without_a_flow_waits_for_the_next() {
+    let mut world = World::registered(Place::Only443, |_| {});
+    let calls = world.call();
+    world.cut(ALICE, control);
+    let now = world.now;
+    world.nodes[ALICE].ue.hang_up(now, calls[ALICE]).unwrap();
+    world.run_for(1);
+    assert_eq!(world.ended(ALICE), None);
+    assert!(world.run(62, |w| w.ended(ALICE).is_some() && w.ended(BOB).is_some()));
+    assert_eq!(world.ended(BOB), Some(EndCause::RemoteHungUp));
+    world.stop();
+}
+
+#[test]
+fn a_lost_relay_is_replaced_by_an_ice_restart() {
+    for place in [Place::NoUdp, Place::Only443, Place::OnlyProxy] {
+        let mut world = World::registered(place, |_| {});
+        let calls = world.call();
+        let cut = world.cut(BOB, |conn| !control(conn));
+        assert_eq!(cut, 1);
+        // Who notices offers anew, once consent or the relay is lost.
+        assert!(
+            world.run(60, |w| w.ways(ALICE) >= 2 && w.ways(BOB) >= 2),
+            "{place:?}"
+        );
+        assert_eq!(world.ended(ALICE), None);
+        world.assert_talk(calls);
+        world.stop();
+    }
+}
+
+#[test]
+fn lost_media_end_the_call_when_told_so() {
+    let mut world = World::registered(Place::Only443, |config| config.media_restarts = 0);
+    world.call();
+    world.cut(BOB, |conn| !control(conn));
+    assert!(world.run(60, |w| w.ended(ALICE).is_some() && w.ended(BOB).is_some()));
+    let causes = [world.ended(ALICE), world.ended(BOB)];
+    let media = |cause: &Option<EndCause>| matches!(cause, Some(EndCause::Media(_)));
+    assert!(causes.iter().any(media), "{causes:?}");
+    world.stop();
+}
+
+#[test]
+fn a_call_moves_to_another_network() {
+    for place in [Place::Open, Place::OnlyProxy] {
+        let mut world = World::registered(place, |_| {});
+        let calls = world.call();
+        world.assert_talk(calls);
+        // Every socket and connection of the old network is of no use any more.
+        world.nodes[ALICE].host = 77;
+        let network = world.network(ALICE, 2);
+        let now = world.now;
+        world.nodes[ALICE].ue.network_changed(now, network);
+        world.settle();
+        assert!(
+            world.run(60, |w| w.ways(ALICE) == 2 && w.ways(BOB) == 2),
+            "{place:?} {:?}",
+            world.nodes[ALICE].events
+        );
+        assert_eq!(world.registrations(ALICE), 2);
+        world.assert_talk(calls);
+        let now = world.now;
+        world.nodes[ALICE].ue.hang_up(now, calls[ALICE]).unwrap();
+        assert!(world.run(5, |w| w.ended(ALICE).is_some() && w.ended(BOB).is_some()));
+        world.stop();
+    }
+}
+
+#[test]
+fn calls_under_way_end_with_the_flow_of_the_caller() {
+    let mut world = World::registered(Place::Only443, |_| {});
+    let now = world.now;
+    let call = world.nodes[ALICE].ue.call(now, "sip:bob@ims.example");
+    assert!(call.is_ok());
+    assert!(world.run(30, |w| w.incoming(BOB).is_some()));
+    world.cut(ALICE, control);
+    world.run_for(1);
+    assert_eq!(world.ended(ALICE), Some(EndCause::FlowLost));
+    // Bob's telephone rings on for nobody; answering leads to nothing.
+    let his = world.incoming(BOB).unwrap();
+    let now = world.now;
+    world.nodes[BOB].ue.answer(now, his).unwrap();
+    assert!(world.run(120, |w| w.ended(BOB).is_some()));
+    world.run_for(60);
+    world.stop();
+}
+
+#[test]
+fn without_any_way_for_the_media_the_call_ends() {
+    let mut world = World::registered(Place::Only443, |config| {
+        config.media.session.turn_servers.clear();
+        config.media.session.agent.patience = Duration::from_secs(5);
+    });
+    let now = world.now;
+    world.nodes[ALICE]
+        .ue
+        .call(now, "sip:bob@ims.example")
+        .unwrap();
+    assert!(world.run(60, |w| w.incoming(BOB).is_some()));
+    let his = world.incoming(BOB).unwrap();
+    let now = world.now;
+    world.nodes[BOB].ue.answer(now, his).unwrap();
+    // Host candidates lead nowhere here.
+    assert!(world.run(120, |w| w.ended(ALICE).is_some() && w.ended(BOB).is_some()));
+    let causes = [world.ended(ALICE), world.ended(BOB)];
+    let media = |cause: &Option<EndCause>| matches!(cause, Some(EndCause::Media(_)));
+    assert!(causes.iter().any(media), "{causes:?}");
+    assert!(
+        !world.nodes[ALICE]
+            .events
+            .iter()
+            .any(|event| matches!(event, UeEvent::Media { event, .. }
+        if matches!(**event, ims_traversal::media::MediaEvent::Completed)))
+    );
+    world.stop();
+}
