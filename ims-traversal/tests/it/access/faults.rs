@@ -22,9 +22,10 @@ fn whole(rules: Rules, proxy: bool) -> u64 {
 /// Signatures differ in length by a few bytes.
 const SLACK: u64 = 40;
 
-fn check(rules: Rules, proxy: bool, cut: u64) {
+fn check(rules: Rules, proxy: bool, cut: u64, by_close: bool) {
     let mut world = World::new(config(1, proxy), rules);
     world.cut = Some(cut);
+    world.cut_by_close = by_close;
     world.start();
     assert_eq!(world.cut, None, "{cut} of {}", world.crossed);
     // A cut behind the proxy's 407 hits a connection that is of no more use.
@@ -68,22 +69,23 @@ fn check(rules: Rules, proxy: bool, cut: u64) {
 }
 
 #[test]
-fn a_reset_anywhere_is_made_good_within_a_minute() {
+fn a_reset_or_close_anywhere_is_made_good_within_a_minute() {
     for (rules, proxy) in [(ONLY_443, false), (ONLY_PROXY, true)] {
         let whole = whole(rules, proxy);
         assert!(whole > 4000);
         for cut in (0..whole - SLACK).step_by(29) {
-            check(rules, proxy, cut);
+            check(rules, proxy, cut, cut % 2 == 1);
         }
     }
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn a_reset_at_every_byte_is_made_good_within_a_minute() {
+fn a_reset_or_close_at_every_byte_is_made_good_within_a_minute() {
     for (rules, proxy) in [(ONLY_443, false), (ONLY_PROXY, true)] {
         for cut in 0..whole(rules, proxy) - SLACK {
-            check(rules, proxy, cut);
+            check(rules, proxy, cut, false);
+            check(rules, proxy, cut, true);
         }
     }
 }
