@@ -221,7 +221,8 @@ pub enum AccessEvent {
         flow: FlowId,
     },
     /// The HTTP proxy wants user name and password:
-    /// [`set_proxy_credentials`](super::Access::set_proxy_credentials), once for all flows.
+    /// [`set_proxy_credentials`](super::Access::set_proxy_credentials), once for all flows, within
+    /// the `exchange_timeout` of [`HttpProxy::connect`](crate::HttpProxy), or the way has failed.
     ProxyCredentials {
         /// The flow whose CONNECT waits.
         flow: FlowId,

@@ -5,6 +5,20 @@
 //! and TLS inside. Not one octet of SIP passes before TLS is up and the certificate is accepted.
 //! When a way fails the next one is tried ([`ladder`](crate::ladder)); the user agent hears of it
 //! only when all have failed.
+//!
+//! ```text
+//! Trying -> TCP -> CONNECT -> TLS -> Ready -> REGISTER -> answered: remembered for the network
+//!   ^        |        |        |                 |
+//!   |        +--------+--------+-----------------+- refused, reset, closed, wrong certificate, silence
+//!   |                          v
+//!   +-- the next way -- RungFailed
+//!                              +-- none left: Exhausted, and a wait (RFC 5626 section 4.5)
+//! ```
+//!
+//! Nothing waits for ever: 15 s for TCP and for TLS, 30 s for the proxy's answer, F for REGISTER's.
+//! What may pile up is limited by [`ConnLimits`](crate::ConnLimits) and
+//! [`UserAgentConfig`](sip_outbound::UserAgentConfig). A way that works is kept as long as it does,
+//! even when a better one comes up meanwhile.
 
 mod climb;
 mod config;

@@ -26,10 +26,16 @@ use crate::tunnel::{ProxyHop, Tunnel, TunnelConfig, TunnelEvent};
 /// Ports to which no proxy is asked to connect.
 const NEVER_BY_CONNECT: [u16; 2] = [80, 3478];
 
-/// Limits of a [`Conns`].
+/// Limits of the TCP connections of one role.
+///
+/// ```
+/// use ims_traversal::ConnLimits;
+///
+/// assert_eq!(ConnLimits::default().connect_timeout.as_secs(), 15);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnLimits {
-    /// How long a TCP connection may take to be made: 15 s.
+    /// How long a TCP connection may take to be made, its name to be resolved included: 15 s.
     pub connect_timeout: Duration,
     /// How long the host may take to write what is left of a connection that is over: 10 s. Then
     /// the rest is dropped.

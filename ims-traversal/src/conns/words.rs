@@ -184,6 +184,13 @@ pub enum ConnAction {
 }
 
 /// Why a connection is of no more use.
+///
+/// ```
+/// use ims_traversal::{ConnError, ConnFailure};
+///
+/// let error = ConnError::from(ConnFailure::TimedOut);
+/// assert_eq!(error.to_string(), "timed out");
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnError {
@@ -196,6 +203,12 @@ pub enum ConnError {
 }
 
 /// Why a connection is not even tried.
+///
+/// ```
+/// use ims_traversal::PlanError;
+///
+/// assert_eq!(PlanError::ConnectPort(80).to_string(), "no CONNECT to port 80");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
