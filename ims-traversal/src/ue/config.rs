@@ -8,6 +8,17 @@ use crate::media::MediaConfig;
 use crate::sdp::NegotiationConfig;
 
 /// How a [`Ue`](super::Ue) behaves.
+///
+/// ```
+/// use ims_traversal::ue::UeConfig;
+///
+/// /// Takes one call at a time, and gives up when its media are lost.
+/// fn simple(config: UeConfig) -> UeConfig {
+///     let mut config = UeConfig { media_restarts: 0, ..config };
+///     config.calls.max_calls = 1;
+///     config
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct UeConfig {
     /// Control: who registers where, and how it gets there.

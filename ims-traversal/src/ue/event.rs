@@ -170,6 +170,22 @@ pub struct CallMedia {
 }
 
 /// What the application wants to know.
+///
+/// ```
+/// use ims_traversal::media::MediaEvent;
+/// use ims_traversal::ue::UeEvent;
+///
+/// fn show(event: &UeEvent) -> String {
+///     match event {
+///         UeEvent::Incoming { from, .. } => format!("{from} calls"),
+///         UeEvent::Established { .. } => "taken".into(),
+///         UeEvent::Media { event, .. } if **event == MediaEvent::Completed => "talk".into(),
+///         UeEvent::Ended { cause, .. } => format!("over: {cause}"),
+///         other => format!("{other:?}"),
+///     }
+/// }
+/// assert_eq!(show(&UeEvent::Stopped), "Stopped");
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum UeEvent {

@@ -77,6 +77,62 @@ enum Phase {
 }
 
 /// A UE. See the [module](self).
+///
+/// After every input the host drains datagrams, bytes, actions and events, then waits for the next
+/// input or the deadline:
+///
+/// ```
+/// # use ims_traversal::access::AccessConfig;
+/// # use ims_traversal::media::MediaConfig;
+/// # use sip_outbound::wire::UriBuf;
+/// # use sip_outbound::{InstanceId, UserAgentConfig};
+/// # let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+/// # let tls = rustls::ClientConfig::builder_with_provider(provider)
+/// #     .with_safe_default_protocol_versions().unwrap()
+/// #     .with_root_certificates(rustls::RootCertStore::empty())
+/// #     .with_no_client_auth();
+/// # let instance = InstanceId::new("urn:uuid:0a1b2c3d-0000-4000-8000-00aabbccddee").unwrap();
+/// # let aor: UriBuf = "sip:alice@ims.example".parse().unwrap();
+/// # let pcscf: UriBuf = "sips:pcscf1.ims.example".parse().unwrap();
+/// # let agent = UserAgentConfig::ims(aor, instance, vec![pcscf]);
+/// # let session = ice_proto::SessionConfig::new(ice_proto::Role::Controlling);
+/// # let access = AccessConfig::new(agent, tls.into());
+/// # let config = UeConfig::new(access, MediaConfig::new(session));
+/// use ims_traversal::ladder::NetworkKey;
+/// use ims_traversal::ue::{MAX_TRANSMIT, Network, Ue, UeAction, UeConfig, UeEvent};
+/// use stun_proto::Instant;
+///
+/// fn drain(ue: &mut Ue, now: Instant) {
+///     let mut buf = vec![0; MAX_TRANSMIT];
+///     while let Some(sent) = ue.poll_transmit(&mut buf) {
+///         // buf[..sent.len] goes from sent.to.local to sent.to.remote.
+///     }
+///     let writable: Vec<_> = ue.writable().collect();
+///     for conn in writable {
+///         while let Some(len) = ue.poll_conn(conn, &mut buf) { /* write buf[..len] */ }
+///     }
+///     while let Some(action) = ue.poll_action() {
+///         match action {
+///             UeAction::Connect { conn, to } => { /* connect, then ue.connected(..) */ }
+///             _ => { /* close, open or close a socket */ }
+///         }
+///     }
+///     while let Some(event) = ue.poll_event() {
+///         if let UeEvent::Incoming { call, .. } = event {
+///             ue.answer(now, call).unwrap();
+///         }
+///     }
+/// }
+///
+/// let now = Instant::ZERO; // the host's clock
+/// let mut ue = Ue::new(config, [7; 32], now).unwrap();
+/// let home = Network::new(NetworkKey(1), vec!["192.168.1.20".parse().unwrap()]);
+/// ue.start(now, home);
+/// drain(&mut ue, now);
+/// // Bytes: ue.handle_input(now, conn, data), then ue.poll_received(now) for the media in them.
+/// // Datagrams: ue.handle_datagram(now, at, data).
+/// assert!(ue.poll_timeout().is_some());
+/// ```
 #[derive(Debug)]
 pub struct Ue {
     config: UeConfig,
