@@ -127,7 +127,7 @@ own_behind() {
 
 # The UE: at the laboratory's P-CSCF unless $at says otherwise; $password instead of the right one.
 ue_words() { # ue_words USER [DOMAIN]
-	printf -- '--pcscf %s --aor sip:%s@%s --username %s --password %s --ca %s --md5 --json' \
+	printf -- '--pcscf %s --aor sip:%s@%s --username %s --password %s --ca %s --json' \
 		"${at:-sips:pcscf.lab.test:443}" "$1" "${2:-$LAB_SIP_DOMAIN}" "$1" "${password:-$1-secret}" "$LAB_CA"
 }
 
