@@ -44,7 +44,8 @@ pub struct NewRequest {
     pub next_hop: NextHop,
     /// Further addresses of a [`NextHop::Resolved`], in the order a
     /// [`Locator`](crate::locate::Locator) gives them: tried when the one before cannot be
-    /// connected to, answers with 503, or does not answer.
+    /// connected to, answers with 503, or does not answer. The flows stay open as any other of a
+    /// [`NextHop::Resolved`].
     pub alternatives: Vec<(Transport, SocketAddr)>,
     /// Further header fields.
     pub headers: Vec<(String, String)>,
