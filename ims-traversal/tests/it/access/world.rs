@@ -180,6 +180,8 @@ pub struct World {
     pub past: Vec<Vec<u8>>,
     /// Resets the connection over which this byte passes, counted in both directions.
     pub cut: Option<u64>,
+    /// Closes it instead.
+    pub cut_by_close: bool,
     pub crossed: u64,
     /// Bytes are handed over in pieces of this size.
     pub piece: usize,
@@ -203,6 +205,7 @@ impl World {
             dialled: Vec::new(),
             past: Vec::new(),
             cut: None,
+            cut_by_close: false,
             crossed: 0,
             piece: 4096,
             next_port: 40_000,
@@ -333,8 +336,12 @@ impl World {
         if cut {
             self.cut = None;
             self.drop_link(conn);
-            self.access
-                .connection_failed(self.now, conn, ConnFailure::Reset);
+            if self.cut_by_close {
+                self.access.handle_eof(self.now, conn);
+            } else {
+                self.access
+                    .connection_failed(self.now, conn, ConnFailure::Reset);
+            }
         }
         !cut
     }
