@@ -648,3 +648,107 @@ fn after_stopped_nothing_follows() {
     assert!(b.actions().is_empty() && b.story().is_empty());
     assert_eq!(b.access.writable().count(), 0);
 }
+
+/// Whatever a host and a network do: draining ends, deadlines lie ahead, and the same inputs give
+/// the same outputs.
+fn chaos(seed: u8) -> String {
+    let mut rng = Rng::from_seed([seed; 32]);
+    let rungs = [
+        UDP,
+        TCP,
+        TLS,
+        Rung::Direct,
+        Rung::Connect,
+        Rung::Tunnel(Transport::Udp),
+    ];
+    let mut config = config(
+        &["sip:p1.example", "sip:p2.example", "sip:p3.example"],
+        &rungs,
+    );
+    let endpoint = Endpoint::Name {
+        host: "proxy.example".into(),
+        port: 3128,
+    };
+    config.proxy = seed
+        .is_multiple_of(2)
+        .then(|| HttpProxy::new(endpoint, None));
+    let mut b = from(config);
+    let mut trace = String::new();
+    let words: [&[u8]; 8] = [
+        b"\r\n",
+        b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=\"r\"\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 403 x\r\nContent-Length: 0\r\n\r\n",
+        b"SIP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"MESSAGE sip:a@b SIP/2.0\r\nContent-Length: -1\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+    ];
+    for _ in 0..80 {
+        let (now, conn) = (b.now, ConnId(u64::from(rng.below(30))));
+        let (socket, flow) = (
+            AccessSocket(u64::from(rng.below(6))),
+            FlowId(u64::from(rng.below(12))),
+        );
+        let word = words[rng.below(8) as usize];
+        match rng.below(16) {
+            0..4 => b.access.connected(now, conn, LOCAL.into(), REMOTE.into()),
+            4 => b.access.connection_failed(now, conn, ConnFailure::Reset),
+            5..8 => b.access.handle_input(now, conn, word),
+            8 => b.access.handle_eof(now, conn),
+            9 => b
+                .access
+                .socket_opened(now, socket, LOCAL.into(), REMOTE.into()),
+            10 => b.access.socket_failed(now, socket),
+            11 => b.access.tunnel_opened(now, flow),
+            12 => b.access.tunnel_failed(now, flow),
+            13 => {
+                let at = FiveTuple::udp(LOCAL.into(), REMOTE.into());
+                b.access.handle_datagram(now, at, word);
+            }
+            14 => b.access.set_proxy_credentials(now, None),
+            _ if rng.below(8) == 0 => b.access.network_changed(now, NetworkKey(seed.into())),
+            _ => {
+                b.now = b.access.poll_timeout().unwrap_or(now);
+                b.access.handle_timeout(b.now);
+            }
+        }
+        let mut buf = [0; 65_535];
+        let mut sent = 0;
+        for round in 0.. {
+            assert!(round < 1000);
+            let Some(transmit) = b.access.poll_transmit(&mut buf) else {
+                break;
+            };
+            sent += transmit.len;
+        }
+        let actions = b.actions();
+        assert!(b.access.poll_timeout().is_none_or(|at| at > b.now));
+        trace.push_str(&alloc::format!("{sent} {actions:?} {}\n", b.story()));
+    }
+    b.access.stop(b.now);
+    for _ in 0..1000 {
+        let mut buf = [0; 65_535];
+        while b.access.poll_transmit(&mut buf).is_some() {}
+        b.actions();
+        trace.push_str(&b.story());
+        let Some(next) = b.access.poll_timeout() else {
+            break;
+        };
+        b.now = next;
+        b.access.handle_timeout(next);
+    }
+    assert!(trace.ends_with("Stopped)"), "{trace}");
+    assert_eq!(b.access.poll_timeout(), None);
+    trace
+}
+
+#[test]
+fn the_contract_holds_whatever_the_host_does() {
+    for seed in 0..150 {
+        let trace = chaos(seed);
+        if seed < 10 {
+            assert_eq!(trace, chaos(seed));
+        }
+    }
+}
