@@ -15,7 +15,7 @@ use ims_traversal::pcscf::{
 use rustls::ServerConfig as TlsConfig;
 use sip_outbound::wire::Aor;
 use sip_outbound::{KeyAnswer, MAX_TRANSMIT};
-use stun_proto::{FiveTuple, Transport};
+use stun_proto::{FiveTuple, Instant, Transport};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -97,6 +97,8 @@ type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
 struct Inner {
     pcscf: Pcscf,
     buf: Vec<u8>,
+    /// When the machine is told the time next.
+    armed: Option<Instant>,
 }
 
 /// A running P-CSCF.
@@ -145,6 +147,7 @@ impl PcscfHost {
             inner: Mutex::new(Inner {
                 pcscf: Pcscf::new(config, seed(), now())?,
                 buf: vec![0; MAX_TRANSMIT],
+                armed: None,
             }),
             lines: Mutex::default(),
             users: Mutex::new(users),
@@ -193,7 +196,11 @@ impl PcscfHost {
 
     async fn keep_time(self: Arc<Self>) {
         loop {
-            let deadline = lock(&self.inner).pcscf.poll_timeout();
+            let deadline = {
+                let mut inner = lock(&self.inner);
+                inner.armed = inner.pcscf.poll_timeout();
+                inner.armed
+            };
             tokio::select! {
                 () = sleep_until(deadline) => {
                     let mut inner = lock(&self.inner);
@@ -302,7 +309,8 @@ impl PcscfHost {
 
     /// Moves the bytes of a connection until it is closed.
     async fn serve(self: Arc<Self>, tcp: TcpStream, conn: ConnId, line: Arc<Line>) {
-        let mut buf = vec![0; 16 * 1024];
+        // There are many of them, most of them silent.
+        let mut buf = vec![0; 4096];
         let mut out = Vec::new();
         let mut eof = false;
         loop {
@@ -333,6 +341,7 @@ impl PcscfHost {
                 }
                 writable = tcp.writable(), if !out.is_empty() => {
                     match writable.and_then(|()| tcp.try_write(&out)) {
+                        Ok(len) if len == out.len() => out = Vec::new(),
                         Ok(len) => drop(out.drain(..len)),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(_) => {
@@ -364,6 +373,7 @@ impl PcscfHost {
         let Inner {
             pcscf: machine,
             buf,
+            armed,
         } = inner;
         loop {
             while let Some(conn) = machine.poll_writable() {
@@ -383,7 +393,11 @@ impl PcscfHost {
                 None => break,
             }
         }
-        self.wake.notify_one();
+        let next = machine.poll_timeout();
+        if next.is_some_and(|next| armed.is_none_or(|armed| next < armed)) {
+            *armed = next;
+            self.wake.notify_one();
+        }
     }
 
     fn act(self: &Arc<Self>, machine: &mut Pcscf, action: PcscfAction) {

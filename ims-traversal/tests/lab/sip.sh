@@ -272,8 +272,10 @@ own_restart() {
 own_ues() {
 	local at="sips:own2.lab.test:443"
 	printf '%s\n' alice:alice-secret bob:bob-secret >"$work/users"
-	pcscf_up --domain "$LAB_SIP_DOMAIN" --users "$work/users"
-	ue "register at our own P-CSCF" register alice "$LAB_SIP_DOMAIN"
+	pcscf_up --domain "$LAB_SIP_DOMAIN" --users "$work/users" --listen-tls "$LAB_OWN_IP:443" --alias own.lab.test
+	ue "register at our own P-CSCF" register alice "$LAB_SIP_DOMAIN" --pcscf sips:own.lab.test:443
+	[ "$(printf '%s' "$out" | grep -c '"type":"registered","at":[0-9.]*,"reg_id":[12],')" = 2 ]
+	report "$LAB_VARIANT: ue, two flows at our own P-CSCF" $? "$out"
 	ue_pair "calls a UE at our own P-CSCF" far ""
 	ue_recovers "a restart of our own P-CSCF" own_restart
 	pcscf_down
