@@ -54,6 +54,9 @@ pub struct SessionConfig {
     pub allow_loopback: bool,
     /// When gathering ends, whatever is still missing: 10 s.
     pub gathering_timeout: Duration,
+    /// How long the rest is waited for once every component has a relayed candidate, with which it
+    /// will do; servers that never answer hold nothing up then: until the timeout unless set.
+    pub enough: Option<Duration>,
     /// How often a server-reflexive address is kept alive until the session is concluded: 25 s.
     pub keep_binding: Duration,
     /// When requests to servers are sent again; the RTO is raised with their number.
@@ -72,6 +75,7 @@ impl SessionConfig {
             turn_servers: Vec::new(),
             allow_loopback: false,
             gathering_timeout: Duration::from_secs(10),
+            enough: None,
             keep_binding: Duration::from_secs(25),
             retransmit: RetransmitConfig::default(),
             trickle: true,

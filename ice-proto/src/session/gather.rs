@@ -271,6 +271,26 @@ impl Session {
         }
     }
 
+    /// Every component may have its relay by now: the rest is not waited for much longer.
+    pub(super) fn check_enough(&mut self, now: Instant) {
+        let Some(wait) = self.config.enough else {
+            return;
+        };
+        let streams = (0_u16..).zip(&self.config.agent.components);
+        let mut all = streams.flat_map(|(stream, _)| {
+            (1..=self.agent.component_count(stream))
+                .map(move |component| ComponentId { stream, component })
+        });
+        let relayed = |component| {
+            let default = self.agent.default_candidate(component);
+            default.is_some_and(|known| known.kind == CandidateKind::Relayed)
+        };
+        let armed = self.timers.get(Timer::Enough).is_some();
+        if self.gathering == Gathering::Running && !armed && all.all(relayed) {
+            self.timers.arm(Timer::Enough, now, wait);
+        }
+    }
+
     /// Time is up: what is missing is given up.
     pub(super) fn gathering_timed_out(&mut self, now: Instant) {
         if self.gathering != Gathering::Running {
@@ -297,6 +317,7 @@ impl Session {
             self.gathering = Gathering::Done;
             self.gate = None;
             self.timers.disarm(Timer::Gathering);
+            self.timers.disarm(Timer::Enough);
             self.agent.local_gathering_done(now);
             self.events.push_back(SessionEvent::GatheringDone);
         }

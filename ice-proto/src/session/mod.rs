@@ -51,6 +51,8 @@ const MAX_BINDINGS: usize = MAX_HOSTS * MAX_SERVERS;
 enum Timer {
     /// Gathering ends, whatever is missing.
     Gathering,
+    /// The same, because there is enough.
+    Enough,
     /// A NAT's mapping is to be kept: host address, STUN server.
     KeepBinding(usize, SocketAddr),
 }
@@ -257,6 +259,8 @@ impl Session {
         let limit = self.config.gathering_timeout;
         self.timers.arm(Timer::Gathering, now, limit);
         self.check_gathered(now);
+        // After a restart relays may be there already.
+        self.check_enough(now);
         Ok(())
     }
 
@@ -474,7 +478,7 @@ impl Session {
         }
         while let Some(timer) = self.timers.expired(now) {
             match timer {
-                Timer::Gathering => self.gathering_timed_out(now),
+                Timer::Gathering | Timer::Enough => self.gathering_timed_out(now),
                 Timer::KeepBinding(host, server) => {
                     if !self.concluded {
                         self.ask_binding(now, host, server, true);

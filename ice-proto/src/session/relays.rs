@@ -401,6 +401,7 @@ impl Session {
             server: Some(addr.ip()),
             related: Some(related.unwrap_or_else(|| nowhere(relayed))),
         });
+        self.check_enough(self.clock.now());
     }
 
     fn allocate_failed(&mut self, id: RelayId, cause: Cause, fresh_address: bool) {

@@ -807,6 +807,42 @@ fn a_component_that_is_not_needed_gives_its_relay_back() {
     }
 }
 
+// spec: TRK-13-1
+#[test]
+fn servers_that_never_answer_hold_nothing_up_once_there_is_a_relay() {
+    for (enough, done) in [(None, 10_000), (Some(Duration::from_secs(1)), 2000)] {
+        let config = SessionConfig {
+            turn_servers: alloc::vec![
+                turn("198.51.100.77:3478", Transport::Udp),
+                turn(TURN_TLS, Transport::Tls),
+            ],
+            enough,
+            ..config(Role::Controlling)
+        };
+        let a = node(config, 1, "10.0.0.1:1000", "192.0.2.1:61000");
+        let mut net = Net::new(alloc::vec![a]);
+        if enough.is_none() {
+            net.run(9000);
+            assert!(!gathered(&net.nodes[0]));
+        }
+        net.run(done);
+        assert!(gathered(&net.nodes[0]));
+        assert_eq!(candidates(&net.nodes[0]).len(), 2);
+        let missing = [(
+            addr("198.51.100.77:3478"),
+            Step::Allocate,
+            ServerFailure::Timeout,
+        )];
+        assert_eq!(failures(&net.nodes[0]), missing);
+        let now = net.now;
+        net.nodes[0].events.clear();
+        net.nodes[0].session.restart(now).unwrap();
+        net.nodes[0].session.gather(now).unwrap();
+        net.run_until(now + Duration::from_millis(1100));
+        assert_eq!(gathered(&net.nodes[0]), enough.is_some());
+    }
+}
+
 // spec: ICE-9-1
 #[test]
 fn a_restarted_session_forgets_what_a_nat_may_have_forgotten() {

@@ -52,11 +52,13 @@ pub struct MediaConfig {
 
 impl MediaConfig {
     /// The defaults: no proxy, no TLS. Candidates do not trickle, because SIP needs more than
-    /// descriptions for that (RFC 8840).
+    /// descriptions for that (RFC 8840); instead gathering ends a second after every component has
+    /// a relay, unless [`SessionConfig::enough`] says when.
     pub fn new(session: SessionConfig) -> Self {
         Self {
             session: SessionConfig {
                 trickle: false,
+                enough: session.enough.or(Some(Duration::from_secs(1))),
                 ..session
             },
             proxy: None,
