@@ -376,6 +376,15 @@ impl Net {
         self.schedule(time, Event::ResetStream(end.other()));
     }
 
+    /// Something on the way ends a stream at once: both sides see a reset. One that is not open
+    /// yet stays.
+    pub fn cut(&mut self, end: End) {
+        for end in [end, end.other()] {
+            let time = self.stream_time(end);
+            self.schedule(time, Event::ResetStream(end));
+        }
+    }
+
     pub(super) fn reset_arrives(&mut self, end: End) -> Option<(HostId, Arrival)> {
         let half = self.half(end)?;
         if half.gone || !half.open {

@@ -109,8 +109,7 @@ impl SipWorld {
             2 | 3 => {
                 if let Some(end) = self.agent.some_end(net) {
                     net.note(self.chaos, || "resets a connection");
-                    net.reset(end.other());
-                    net.reset(end);
+                    net.cut(end);
                 }
             }
             4 | 5 => {
@@ -207,7 +206,11 @@ impl SipWorld {
             loop {
                 let both = |world: &Self| world.agent.watch.registered() == 2;
                 let done = net.run(self, until, both);
-                assert!(done, "not registered {within:?} after the last fault");
+                assert!(
+                    done,
+                    "not registered {within:?} after the last fault: {:?}",
+                    self.agent.watch
+                );
                 let number = self.core.call(net, method.clone());
                 let fate = |world: &Self| world.core.fates.get(&number).copied();
                 net.run(self, until, |world| fate(world).is_some());
