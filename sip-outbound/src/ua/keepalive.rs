@@ -86,6 +86,8 @@ impl UserAgent {
             Link::Stream(_) => {
                 let full = open.out.push(Bytes::from_static(PING)).is_err();
                 open.ping = Ping::Unsent(open.out.mark());
+                // Now, as what else waits may be taken first.
+                open.quiet = Some(elapsed(open.active, now));
                 if full {
                     self.fail_flow(now, flow, FlowFailure::Unsent);
                     return;
@@ -119,7 +121,6 @@ impl UserAgent {
             && open.out.is_past(mark)
         {
             open.ping = Ping::Outstanding;
-            open.quiet = Some(elapsed(open.active, now));
             if let Link::Stream(framer) = &mut open.link {
                 framer.ping_sent();
             }

@@ -115,6 +115,18 @@ fn a_ping_without_pong_shows_the_idle_age_as_well() {
     assert!(caps[2] <= 96_000 && caps[3] <= 96_000, "{caps:?}");
 }
 
+// spec: PRI-10-1
+#[test]
+fn the_idle_age_does_not_depend_on_how_a_ping_is_taken() {
+    let (mut bench, flows) = Bench::registered(long(), &[]);
+    bench.now = bench.ua.poll_timeout().unwrap();
+    bench.ua.handle_timeout(bench.now);
+    let mut octet = [0];
+    while bench.ua.poll_flow(flows[0], &mut octet).is_some() {}
+    let age = bench.ua.open_ref(flows[0]).unwrap().quiet.unwrap();
+    assert!(age >= Duration::from_secs(96), "{age:?}");
+}
+
 // spec: PRI-10-2
 #[test]
 fn bytes_the_host_does_not_take_in_10_seconds_fail_the_flow() {
