@@ -118,6 +118,14 @@ pub enum MediaAction {
 }
 
 /// Why a server is of no use, down to the hop.
+///
+/// ```
+/// use ims_traversal::media::ServerCause;
+/// use ims_traversal::{ConnError, ConnFailure};
+///
+/// let cause = ServerCause::Conn(ConnError::Tcp(ConnFailure::Refused));
+/// assert_eq!(cause.to_string(), "connection refused");
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerCause {
@@ -136,6 +144,15 @@ pub enum ServerCause {
 }
 
 /// How a relay is reached.
+///
+/// ```
+/// use ims_traversal::media::RelayLeg;
+///
+/// fn show(leg: &RelayLeg) -> String {
+///     let through = if leg.via_proxy { " in CONNECT" } else { "" };
+///     format!("{} over {}{through}", leg.server, leg.transport)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayLeg {
     /// The TURN server.
@@ -267,6 +284,16 @@ pub enum MediaEvent {
 }
 
 /// Why data cannot be sent.
+///
+/// ```
+/// use ims_traversal::media::SendError;
+///
+/// // A codec that can do with less had better do so.
+/// fn is_congested(error: SendError) -> bool {
+///     matches!(error, SendError::Congested)
+/// }
+/// assert!(!is_congested(ice_proto::SendError::NoRoute.into()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -280,6 +307,12 @@ pub enum SendError {
 }
 
 /// Counters; they stop at their highest value.
+///
+/// ```
+/// use ims_traversal::media::MediaStats;
+///
+/// assert_eq!(MediaStats::default().congested, 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MediaStats {

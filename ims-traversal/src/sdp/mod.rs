@@ -66,6 +66,13 @@ impl Default for SdpLimits {
 }
 
 /// Why a description is not read.
+///
+/// ```
+/// use ims_traversal::sdp::{Sdp, SdpLimits};
+///
+/// let error = Sdp::parse(b"v=0\r\nq=1\r\n", &SdpLimits::default()).unwrap_err();
+/// assert_eq!(error.to_string(), "session description, line 2: unknown type");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("session description, line {line}: {kind}")]
 pub struct SdpError {
@@ -76,6 +83,12 @@ pub struct SdpError {
 }
 
 /// What is wrong with a line.
+///
+/// ```
+/// use ims_traversal::sdp::{Field, SdpErrorKind};
+///
+/// assert_eq!(Field::new('A', "x").unwrap_err(), SdpErrorKind::Malformed);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SdpErrorKind {
@@ -140,6 +153,13 @@ impl LocalTransport {
 }
 
 /// RTP and RTCP on one port (RFC 5761).
+///
+/// ```
+/// use ims_traversal::sdp::{NegotiationConfig, RtcpMux};
+///
+/// // One component, come what may.
+/// let config = NegotiationConfig { rtcp_mux: RtcpMux::Only, ..NegotiationConfig::default() };
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RtcpMux {
     /// Offered, and a second component kept ready until the answer has come.
@@ -153,6 +173,12 @@ pub enum RtcpMux {
 
 /// What to do when an offer's default address is not among its candidates (RFC 8839
 /// section 4.2.5).
+///
+/// ```
+/// use ims_traversal::sdp::{Mismatch, NegotiationConfig};
+///
+/// let config = NegotiationConfig { mismatch: Mismatch::Refuse, ..NegotiationConfig::default() };
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mismatch {
     /// It becomes one more candidate, the least important one.
@@ -205,7 +231,15 @@ impl Default for NegotiationConfig {
     }
 }
 
-/// Whether a configuration can be written down.
+/// Why a configuration cannot be written down.
+///
+/// ```
+/// use ims_traversal::sdp::{Codec, ConfigError, Negotiation, NegotiationConfig};
+///
+/// let codecs = vec![Codec::TELEPHONE_EVENT];
+/// let config = NegotiationConfig { codecs, ..NegotiationConfig::default() };
+/// assert_eq!(Negotiation::new(config, 1).unwrap_err(), ConfigError::NoCodec);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

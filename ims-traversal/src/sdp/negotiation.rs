@@ -19,6 +19,14 @@ use super::{
 const MAX_CODECS: usize = 32;
 
 /// Why a description leads to nothing.
+///
+/// ```
+/// use ims_traversal::sdp::{Negotiation, NegotiationConfig, NegotiationError};
+///
+/// let mut callee = Negotiation::new(NegotiationConfig::default(), 1).unwrap();
+/// let offer = b"v=0\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nm=video 4 RTP/AVP 31\r\n";
+/// assert_eq!(callee.handle_offer(offer).unwrap_err(), NegotiationError::Incompatible);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NegotiationError {
@@ -53,6 +61,26 @@ pub enum NegotiationError {
 }
 
 /// What both sides have agreed on.
+///
+/// ```
+/// use ims_traversal::media::Media;
+/// use ims_traversal::sdp::{Agreed, RemoteTransport};
+/// use stun_proto::Instant;
+///
+/// fn apply(now: Instant, media: &mut Media, agreed: &Agreed) {
+///     if agreed.rtcp_mux {
+///         media.limit_components(now, 0, 1);
+///     }
+///     media.expect_data(now, agreed.direction.receives());
+///     match &agreed.transport {
+///         RemoteTransport::Ice(description) => drop(media.set_remote(now, description)),
+///         RemoteTransport::Plain { .. } => {
+///             drop(media.set_remote_plain(now, 0, &agreed.transport.addresses()));
+///         }
+///         RemoteTransport::Nowhere => {}
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
     /// The codecs the other side takes, with the payload types it wants; the best first.
@@ -70,6 +98,15 @@ pub struct Agreed {
 }
 
 /// An offer of the other side, as far as it has been understood.
+///
+/// ```
+/// use ims_traversal::sdp::{Direction, Negotiation, NegotiationConfig};
+///
+/// let mut callee = Negotiation::new(NegotiationConfig::default(), 1).unwrap();
+/// let offer = b"v=0\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nm=audio 4 RTP/AVP 8\r\na=sendonly\r\n";
+/// let offer = callee.handle_offer(offer).unwrap();
+/// assert_eq!((offer.direction, offer.restart), (Direction::RecvOnly, false));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteOffer {
     /// The codecs in common, in the order of the offer.
