@@ -217,28 +217,44 @@ impl LongTermClient {
         let (Some(challenge), None) = (self.challenge.take(), &self.third_party) else {
             return;
         };
-        self.old_key = Some((challenge.generation, challenge.key.clone()));
-        let list = challenge.algorithms.as_ref();
+        let list = challenge.algorithms.clone();
+        let list = list.as_ref();
         let list = list.and_then(|(list, _)| PasswordAlgorithms::from_bytes(list).ok());
         // The challenge was taken up before, so there is a key for it.
         if let Ok((algorithms, integrity, key)) = self.key_for(&challenge.realm, list) {
-            self.generations = self.generations.wrapping_add(1).max(1);
-            self.challenge = Some(Challenge {
-                generation: self.generations,
-                algorithms,
-                integrity,
-                key,
-                ..challenge
-            });
+            self.rekey(challenge, algorithms, integrity, key);
         }
+    }
+
+    /// Answers the same challenge with another key from now on.
+    fn rekey(
+        &mut self,
+        challenge: Challenge,
+        algorithms: Option<(Vec<u8>, PasswordAlgorithmId)>,
+        integrity: IntegrityAlgorithm,
+        key: Key,
+    ) {
+        self.old_key = Some((challenge.generation, challenge.key.clone()));
+        self.generations = self.generations.wrapping_add(1).max(1);
+        self.challenge = Some(Challenge {
+            generation: self.generations,
+            algorithms,
+            integrity,
+            key,
+            ..challenge
+        });
     }
 
     /// Authenticates with a key of a third party instead of the credentials (RFC 7635): `kid` is
     /// sent as USERNAME, and no password algorithm is chosen. The next request starts without
-    /// authentication.
+    /// authentication, unless there was such a key before: then the server knows what is meant, and
+    /// answers to requests under way are judged by the old one.
     pub fn set_third_party_key(&mut self, kid: impl Into<String>, key: Key) {
-        self.third_party = Some((kid.into(), key));
-        self.challenge = None;
+        let before = self.third_party.replace((kid.into(), key.clone()));
+        let known = self.challenge.take().filter(|_| before.is_some());
+        if let Some(challenge) = known {
+            self.rekey(challenge, None, IntegrityAlgorithm::Sha1, key);
+        }
     }
 
     /// Forgets the challenge, because another server is asked from now on.

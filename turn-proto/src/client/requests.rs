@@ -179,7 +179,7 @@ impl Core {
     ) -> Result<usize, WriteError> {
         let software = self.config.software.as_deref();
         let software = software.and_then(|text| Software::new(text).ok());
-        let token = self.token.as_ref().map(|token| AccessToken(token));
+        let token = self.token_to_send();
         let writer = Writer::new(buf, MessageType::request(pending.request.method()), id);
         let mut auth = &self.auth;
         let writer = match &pending.request {
@@ -251,7 +251,7 @@ impl Core {
             .even_port
             .map(|reserve_next| EvenPort { reserve_next });
         let reservation = options.reservation.map(ReservationToken);
-        let token = self.token.as_ref().map(|token| AccessToken(token));
+        let token = self.token_to_send();
         writer
             .attribute(&transport)
             .maybe(lifetime.as_ref())
@@ -262,6 +262,13 @@ impl Core {
             .maybe(options.dont_fragment.then_some(&DontFragment))
             .maybe(options.mobility.then_some(&MobilityTicket(&[])))
             .maybe(token.as_ref())
+    }
+
+    /// The token, where a proof goes with it: servers that know none refuse the attribute, and
+    /// nobody need see it.
+    fn token_to_send(&self) -> Option<AccessToken<'_>> {
+        let token = self.token.as_ref().filter(|_| self.auth.is_challenged());
+        token.map(|token| AccessToken(token))
     }
 
     fn wanted_lifetime(&self) -> Option<Lifetime> {
