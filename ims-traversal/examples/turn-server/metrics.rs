@@ -212,3 +212,6 @@ pub fn sum(snapshots: &[Snapshot]) -> Counts {
         all
     })
 }
+
+#[cfg(test)]
+mod tests;

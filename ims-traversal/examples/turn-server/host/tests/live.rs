@@ -83,7 +83,8 @@ impl Ue {
                 Path::Stream(StreamId(0))
             }
         };
-        let config = ClientConfig::new(Some(Credentials::new(user, "secret")));
+        let mut config = ClientConfig::new(Some(Credentials::new(user, "secret")));
+        config.redirects = client::Redirects::Protected;
         Self {
             client: Client::new(config, path, transport, random(), now()),
             path,
@@ -353,6 +354,31 @@ fn a_server_that_is_being_emptied_keeps_those_it_has() {
     old.close();
     assert_eq!(host.quota().allocations(), 0);
     host.stop();
+}
+
+#[test]
+fn new_clients_are_sent_elsewhere_and_no_longer() {
+    let host = start(21_400..=21_499, Quota::new(10, 10));
+    let elsewhere: SocketAddr = "9.9.9.9:3478".parse().unwrap();
+    host.tell(|| {
+        Command::Redirect(Some(Redirect {
+            v4: Some(elsewhere),
+            ..Redirect::default()
+        }))
+    });
+    let mut client = Ue::new(&host, Transport::Udp, "alice");
+    client
+        .client
+        .allocate(now(), AllocateOptions::default())
+        .unwrap();
+    let told = client.until(|event| match event {
+        Event::AllocateFailed { alternate, .. } => Some(*alternate),
+        _ => None,
+    });
+    assert_eq!(told, Some(elsewhere));
+    host.tell(|| Command::Redirect(None));
+    let mut client = Ue::new(&host, Transport::Udp, "alice");
+    client.allocate(RelayProtocol::Udp).unwrap();
 }
 
 #[test]
