@@ -398,14 +398,17 @@ impl Tunnel {
         } else {
             TunnelError::Tls(error)
         };
-        // The alert that says why is still sent.
-        if let State::Handshake(layer) | State::Open(layer) =
-            core::mem::replace(&mut self.state, State::Ended)
-        {
-            self.state = State::Closing(layer);
-        }
         self.handshake_deadline = None;
-        self.events.push_back(TunnelEvent::Failed(error));
+        match core::mem::replace(&mut self.state, State::Ended) {
+            // The alert that says why is still sent.
+            State::Handshake(layer) | State::Open(layer) => {
+                self.state = State::Closing(layer);
+                self.events.push_back(TunnelEvent::Failed(error));
+            }
+            // It is over for this side already.
+            State::Closing(layer) => self.state = State::Closing(layer),
+            State::Connect(_) | State::Ended => {}
+        }
     }
 
     /// The other side has closed its half of the TCP connection, or the connection is lost.

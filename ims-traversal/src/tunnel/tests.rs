@@ -180,6 +180,11 @@ fn failures_name_their_step() {
         events(&mut a)[..],
         [TunnelEvent::Failed(TunnelError::Tls(_))]
     ));
+    // That was the last word; the alert still goes out.
+    a.handle_input(now, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    a.handle_timeout(now + Duration::from_secs(60));
+    assert!(events(&mut a).is_empty() && a.poll_timeout().is_none());
+    assert_eq!(output(&mut a, 100)[0], 0x15);
 
     let (client, _) = sides("turn.example");
     let mut a = tunnel(false, Some(client));
