@@ -149,11 +149,11 @@ fn failures(world: &World, node: usize) -> Vec<(SocketAddr, Step, ServerCause)> 
 
 fn relay_leg(world: &World, node: usize) -> Option<RelayLeg> {
     let events = world.nodes[node].events.iter();
-    let selected = events.filter_map(|event| match event {
+    let mut selected = events.filter_map(|event| match event {
         MediaEvent::Selected { relay, .. } => Some(*relay),
         _ => None,
     });
-    selected.rev().next().flatten()
+    selected.next_back().flatten()
 }
 
 // spec: UE-1
