@@ -283,6 +283,44 @@ own_relays() {
 	report "own: lab prove turn" $? "$out"
 }
 
+# own_signals: a turn-server that reads its users again, and one that is emptied.
+own_signals() {
+	local out pid long try=(timeout 30 "$lab" exec ue turnutils_uclient -c -e "$LAB_PEER_IP" -r 3480 -n 5)
+	printf 'ue:first\n' >"$work/users"
+	ip netns exec "$LAB_NS-srv" "$BIN/turn-server" --udp "$LAB_OWN2_IP:3478" --relay "$LAB_OWN2_IP" \
+		--realm "$LAB_TURN_REALM" --users "$work/users" --peers any --rfc5766-channels --workers 2 --drain 15 \
+		>"$work/signals.log" 2>&1 &
+	pid=$!
+	sleep 1
+	printf 'no password here\n' >"$work/users"
+	kill -HUP $pid && sleep 0.5
+	out=$("${try[@]}" -u ue -w first "$LAB_OWN2_IP" 2>&1)
+	case $(<"$work/signals.log")/$out in *'not read again'*'Total lost packets 0 '*) code=0 ;; *) code=1 ;; esac
+	report "own turn-server: a bad users file changes nothing" $code "$out"
+	printf '# changed\nue:second\n' >"$work/users"
+	kill -HUP $pid && sleep 0.5
+	out=$("${try[@]}" -u ue -w second "$LAB_OWN2_IP" 2>&1)
+	case $out in *'Total lost packets 0 '*) code=0 ;; *) code=1 ;; esac
+	report "own turn-server: SIGHUP reads users again" $code "$out"
+	out=$("${try[@]}" -u ue -w first "$LAB_OWN2_IP" 2>&1)
+	report "own turn-server: the old password is refused" $(($? == 0)) "$out"
+	"${try[@]}" -u ue -w second -n 200 "$LAB_OWN2_IP" >"$work/long.log" 2>&1 &
+	long=$!
+	sleep 2
+	kill -TERM $pid && sleep 0.5
+	out=$("${try[@]}" -u ue -w second "$LAB_OWN2_IP" 2>&1)
+	case $out in *'508'*) code=0 ;; *) code=1 ;; esac
+	report "own turn-server: no new allocations while it is emptied" $code "$out"
+	wait $long
+	out=$(<"$work/long.log")
+	case $out in *'Total lost packets 0 '*) code=0 ;; *) code=1 ;; esac
+	report "own turn-server: those it has go on" $code "$out"
+	wait $pid
+	out="exit code $?: $(tail -n 1 "$work/signals.log")"
+	case $out in 'exit code 0'*'stopped'*'allocations'*=*0*) code=0 ;; *) code=1 ;; esac
+	report "own turn-server: then it ends" $code "$out"
+}
+
 # Our servers, other people's clients.
 if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" && up open; then
 	"$lab" exec srv "$BIN/turn-server" --udp "$LAB_OWN_IP:3478" --udp "$LAB_OWN_IP:443" --udp "$LAB_OWN_IP:80" \
@@ -296,6 +334,7 @@ if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" &&
 	proxy=$!
 	sleep 1
 	own_relays
+	own_signals
 	name=own.lab.test
 	turn_streams "own turn-server, two relayed TCP streams" turns:$name:443 $user
 	turn_passive "own turn-server, a peer connects" turns:$name:443 $user
