@@ -121,7 +121,10 @@ impl Access {
         now: Instant,
     ) -> Result<Self, AccessError> {
         let mut rng = Rng::from_seed(seed);
-        config.conns.write_limit = config.conns.write_limit.max(CHUNK);
+        // All that a flow may leave behind fits into its connection, in records of one chunk each.
+        let left = config.agent.max_unsent;
+        let left = left.saturating_add(left / 64).saturating_add(CHUNK);
+        config.conns.write_limit = config.conns.write_limit.max(left);
         #[cfg(feature = "tls")]
         if config.sip_alpn {
             let mut tls = rustls::ClientConfig::clone(&config.tls);
@@ -332,6 +335,9 @@ impl Access {
 
     /// Fills `buf`, of any size, with bytes for a TCP connection.
     pub fn poll_conn(&mut self, conn: ConnId, buf: &mut [u8]) -> Option<usize> {
+        if buf.is_empty() {
+            return None;
+        }
         if let Some(len) = self.conns.poll_conn(conn, buf) {
             return Some(len);
         }

@@ -422,6 +422,36 @@ fn the_answer_that_says_why_goes_out_before_the_close() {
     assert_eq!(b.access.poll_conn(conn, &mut buf), None);
 }
 
+#[test]
+fn everything_queued_goes_out_before_the_close() {
+    let mut b = bench(&["sip:p.example"], &[TCP]);
+    let conn = b.connected();
+    b.accept(conn);
+    for _ in 0..4 {
+        let body = alloc::vec![b'x'; 60_000];
+        let request = sip_outbound::NewRequest::new(
+            sip_outbound::wire::Method::MESSAGE,
+            "sip:bob@ims.example",
+        )
+        .body("text/plain", body);
+        b.access.agent_mut().request(b.now, request).unwrap();
+    }
+    // Buffers of no size take nothing, and lose nothing.
+    for _ in 0..100 {
+        assert_eq!(b.access.poll_conn(conn, &mut []), None);
+    }
+    let bad = b"MESSAGE sip:alice@10.0.0.9 SIP/2.0\r\nVia: SIP/2.0/TCP p;branch=z9hG4bK1\r\nFrom: <sip:b@c>;tag=1\r\n\
+        To: <sip:a@b>\r\nCall-ID: x\r\nCSeq: 1 MESSAGE\r\nMax-Forwards: 70\r\nContent-Length: -5\r\n\r\n";
+    b.access.handle_input(b.now, conn, bad);
+    assert!(b.actions().contains(&AccessAction::Close { conn }));
+    let (mut all, mut buf) = (Vec::new(), [0; 999]);
+    while let Some(len) = b.access.poll_conn(conn, &mut buf) {
+        all.extend_from_slice(&buf[..len]);
+    }
+    let found = all.windows(11).rposition(|part| part == b"SIP/2.0 400");
+    assert!(found.unwrap() > 240_000);
+}
+
 // spec: PRI-10-2
 #[test]
 fn slow_sockets_push_back_on_the_user_agent() {
