@@ -19,9 +19,9 @@ use sip_outbound::wire::{
     Builder, Limits, Message, Method, Name, ParseConfig, Request, Response, StatusCode, UriBuf,
 };
 use sip_outbound::{
-    Account, EdgeConfig, EdgeProxy, FlowAction, FlowId, Frame, Framer, FramerConfig, InstanceId,
-    Instant, KeyAnswer, NewRequest, RegisterStep, Registrar, RegistrarConfig, Role, Side,
-    UserAgent, UserAgentConfig, UserAgentEvent,
+    Account, Dialog, EdgeConfig, EdgeProxy, FlowAction, FlowId, Frame, Framer, FramerConfig,
+    InstanceId, Instant, KeyAnswer, NewRequest, RegisterStep, Registrar, RegistrarConfig, Role,
+    Side, UserAgent, UserAgentConfig, UserAgentEvent,
 };
 use stun_proto::{FiveTuple, Path, StreamId, Transport};
 
@@ -51,6 +51,8 @@ struct World {
     links: Vec<(FlowId, FlowId)>,
     core: Option<(FlowId, Framer)>,
     events: Vec<UserAgentEvent>,
+    /// Requests other than REGISTER that the core got.
+    seen: Vec<Request>,
     /// Bytes are handed over in pieces of this size.
     piece: usize,
     next_port: u16,
@@ -84,6 +86,7 @@ impl World {
             links: Vec::new(),
             core: None,
             events: Vec::new(),
+            seen: Vec::new(),
             piece,
             next_port: 40_000,
         }
@@ -181,8 +184,10 @@ impl World {
             let Frame::Message(message) = frame else {
                 panic!()
             };
-            if let Ok(request) = Request::check(message, &Limits::DEFAULT) {
-                replies.push(request);
+            match Request::check(message, &Limits::DEFAULT) {
+                Ok(request) if *request.method() == Method::ACK => self.seen.push(request),
+                Ok(request) => replies.push(request),
+                Err(_) => {}
             }
         }
         for request in replies {
@@ -194,9 +199,14 @@ impl World {
 
     fn core_answer(&mut self, request: &Request) -> Message {
         if *request.method() != Method::REGISTER {
-            return Builder::reply(request, StatusCode::OK, Some("core"))
-                .finish(b"")
-                .unwrap();
+            self.seen.push(request.clone());
+            let mut builder = Builder::reply(request, StatusCode::OK, Some("core"));
+            if *request.method() == Method::INVITE {
+                builder = builder
+                    .copy_all(request, Name::RECORD_ROUTE)
+                    .header(Name::CONTACT, "<sip:bob@core.example.com;transport=tcp>");
+            }
+            return builder.finish(b"").unwrap();
         }
         match self.registrar.handle_register(self.now, None, request) {
             RegisterStep::Respond(message) => message,
@@ -347,4 +357,73 @@ fn a_lost_flow_is_made_anew_and_everything_is_as_before() {
         )
     };
     assert_eq!(run(), run());
+}
+
+// spec: OUT-4.3-4, OUT-5.3.1-2, OUT-5.3.2-1, OUT-5.3.2-2, SIP-12.2.1.1-1, MEM-5.1.2A-1
+#[test]
+fn the_requests_of_a_call_go_over_its_flow_both_ways() {
+    let mut world = World::new(4096);
+    world.ua.start(world.now);
+    world.settle();
+    world.events.clear();
+    let invite = NewRequest::new(Method::INVITE, "sip:bob@ims.example.com");
+    let id = world.ua.request(world.now, invite).unwrap();
+    world.settle();
+    let invite = world.seen.remove(0);
+    // The P-CSCF has left its token where the way back begins.
+    let token = invite.only(Name::RECORD_ROUTE).unwrap().to_string();
+    assert!(token.ends_with("@pcscf.example.com;lr>") && !token.contains("ob"));
+    let contact = invite.contacts(&Limits::DEFAULT).next().unwrap().unwrap();
+    assert!(contact.uri.sip().unwrap().is_outbound());
+    assert_eq!(
+        invite.list(Name::ROUTE).collect::<Vec<_>>(),
+        ["<sip:core.example.com;lr;transport=tcp>"]
+    );
+    let contact = contact.uri.as_str().to_string();
+    let Some(UserAgentEvent::Response { response, flow, .. }) = world.events.pop() else {
+        panic!()
+    };
+    let mut dialog = Dialog::caller(flow, &invite, &response).unwrap();
+    world.ua.ack(world.now, &dialog, id, &[], b"").unwrap();
+    world.settle();
+    let ack = world.seen.remove(0);
+    assert_eq!((ack.method(), ack.has(Name::ROUTE)), (&Method::ACK, false));
+    assert_eq!(ack.uri_text(), "sip:bob@core.example.com;transport=tcp");
+
+    // From the other side: down the flow that the token names.
+    let options = format!(
+        "OPTIONS {contact} SIP/2.0\r\nVia: SIP/2.0/TCP core.example.com;branch=z9hG4bKopt\r\nRoute: {token}\r\n\
+         Max-Forwards: 70\r\nFrom: {};tag=core\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+        invite.only(Name::TO).unwrap(),
+        invite.only(Name::FROM).unwrap(),
+        invite.call_id()
+    );
+    let core = world.core.as_ref().unwrap().0;
+    world
+        .edge
+        .handle_flow_input(world.now, core, options.as_bytes());
+    world.settle();
+    let Some(UserAgentEvent::Request {
+        request, flow: on, ..
+    }) = world.events.pop()
+    else {
+        panic!()
+    };
+    assert!(dialog.handle_request(&request).is_ok());
+    assert_eq!((on, request.has(Name::ROUTE)), (flow, false));
+    world
+        .ua
+        .request_in_dialog(
+            world.now,
+            &mut dialog,
+            Method::BYE,
+            Vec::new(),
+            Default::default(),
+        )
+        .unwrap();
+    world.settle();
+    let bye = world.seen.remove(0);
+    assert_eq!((bye.method(), bye.has(Name::ROUTE)), (&Method::BYE, false));
+    assert_eq!(bye.to_tag(), Some("core"));
+    assert_eq!(world.count("Response"), 1);
 }
