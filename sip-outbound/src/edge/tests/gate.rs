@@ -426,6 +426,30 @@ fn a_flow_that_never_opens_is_given_up() {
     );
 }
 
+// spec: SEC-G-05
+#[test]
+fn few_requests_wait_for_a_flow_to_open() {
+    let mut config = config();
+    config.max_waiting = 2;
+    let mut bench = bench(config);
+    for n in 0..4 {
+        let text = text("OPTIONS", "sip:a@b", "").replace("z9hG4bK", &alloc::format!("z9hG4bK{n}"));
+        bench
+            .edge
+            .handle_flow_input(at(0), bench.client, text.as_bytes());
+    }
+    let mut buf = alloc::vec![0; 70_000];
+    let len = bench.edge.poll_flow(bench.client, &mut buf).unwrap();
+    let answers = String::from_utf8(buf[..len].to_vec()).unwrap();
+    assert_eq!(answers.matches("SIP/2.0 503 ").count(), 2);
+    // Those that wait go out, and there is room again.
+    bench.drain();
+    for _ in 0..2 {
+        assert!(bench.next().1.is_request());
+    }
+    assert_eq!(bench.edge.waiting_count, 0);
+}
+
 // spec: SEC-G-05, SEC-G-14
 #[test]
 fn a_host_that_takes_no_events_gets_no_more() {
