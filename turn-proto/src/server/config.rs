@@ -193,6 +193,7 @@ pub struct ServerConfig {
     /// Unverified datagrams shorter than this many bytes are not answered: 0.
     pub shortest_unverified: usize,
     /// Answers to unverified datagrams longer than this many times the request are not sent: 5.
+    /// See [`Server::shortest_challenged`](super::Server::shortest_challenged).
     pub largest_gain: usize,
     /// Which of the servers of one host this is: the first byte of each CONNECTION-ID, so that the
     /// host can hand a data connection that came to another of its servers to this one. Without,

@@ -262,6 +262,17 @@ impl<U: Users> Server<U> {
         self.core.stats
     }
 
+    /// How many bytes a client has to send over UDP to be challenged: a challenge may be only
+    /// [`largest_gain`](ServerConfig::largest_gain) times as long, and grows with the realm and
+    /// the server's name. The shortest Allocate has 28 bytes; with the defaults that suffices for
+    /// realms of up to 56 bytes.
+    pub fn shortest_challenged(&self) -> usize {
+        let gain = self.core.config.largest_gain;
+        let len = self.core.challenge_len().unwrap_or_default();
+        len.div_ceil(gain.max(1))
+            .max(self.core.config.shortest_unverified)
+    }
+
     /// How many allocations there are, those being opened included.
     pub fn allocations(&self) -> usize {
         self.core.allocations.len()

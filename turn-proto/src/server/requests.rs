@@ -276,18 +276,42 @@ impl<U: Users> Core<U> {
     /// request pretends to be from.
     pub(super) fn refuse(&mut self, now: Instant, seen: Seen<'_, '_>, refusal: &Refusal<'_>) {
         count(&mut self.stats.unauthenticated);
-        let Self { auth, users, .. } = self;
         let mut buf = [0; super::MAX_TRANSMIT];
-        let (client, message) = (nonce_address(seen.client), seen.message);
-        let written = auth.write_refusal(now, client, message, refusal, &mut buf);
-        let Ok(mut len) = written else { return };
-        if refusal.code == ErrorCode::UNAUTHENTICATED
-            && let Some(name) = users.third_party()
-        {
-            let ty = <ThirdPartyAuthorization<'_> as Attribute<'_>>::TYPE;
-            len = append(&mut buf, len, ty, name.as_bytes());
+        let client = nonce_address(seen.client);
+        if let Some(len) = self.write_refusal(now, client, seen.message, refusal, &mut buf) {
+            self.send_unverified(now, seen, buf.get(..len).unwrap_or_default());
         }
-        self.send_unverified(now, seen, buf.get(..len).unwrap_or_default());
+    }
+
+    fn write_refusal(
+        &self,
+        now: Instant,
+        client: SocketAddr,
+        message: &Message<'_>,
+        refusal: &Refusal<'_>,
+        buf: &mut [u8],
+    ) -> Option<usize> {
+        let written = self.auth.write_refusal(now, client, message, refusal, buf);
+        let len = written.ok()?;
+        match self.users.third_party() {
+            Some(name) if refusal.code == ErrorCode::UNAUTHENTICATED => {
+                let ty = <ThirdPartyAuthorization<'_> as Attribute<'_>>::TYPE;
+                Some(append(buf, len, ty, name.as_bytes()))
+            }
+            Some(_) | None => Some(len),
+        }
+    }
+
+    pub(super) fn challenge_len(&self) -> Option<usize> {
+        let mut request = [0; 28];
+        let ty = MessageType::request(wire::ALLOCATE);
+        let writer = Writer::new(&mut request, ty, TransactionId([0; 12]));
+        writer.attribute(&RequestedTransport::UDP).finish().ok()?;
+        let message = Message::parse(&request).ok()?;
+        let client = SocketAddr::from(([0, 0, 0, 0], 0));
+        let refusal = self.auth.identify(client, &message).err()?;
+        let (now, mut buf) = (self.clock.now(), [0; super::MAX_TRANSMIT]);
+        self.write_refusal(now, client, &message, &refusal, &mut buf)
     }
 
     fn send_unverified(&mut self, now: Instant, seen: Seen<'_, '_>, answer: &[u8]) {

@@ -1011,6 +1011,39 @@ fn contradictory_configurations_make_no_server() {
     assert_eq!(check(&|c| c.relay_v4 = false), Some(ConfigError::NoFamily));
 }
 
+// spec: SEC-T-03
+#[test]
+fn a_server_says_who_is_too_short_to_be_challenged() {
+    for (realm, gain, shortest) in [
+        (12, 5, 20),
+        (48, 5, 27),
+        (56, 5, 28),
+        (57, 5, 29),
+        (127, 8, 27),
+    ] {
+        let realm = "r".repeat(realm);
+        let mut config = ServerConfig::new(realm.as_str());
+        config.largest_gain = gain;
+        config.unverified.per_second = 0;
+        let users = StaticUsers::new(realm);
+        let mut server = Server::new(config, users, [0; 32], Instant::ZERO).unwrap();
+        assert_eq!(server.shortest_challenged(), shortest);
+        // With an attribute nobody has to know, of whatever length.
+        for len in [20, 24, 28, 32] {
+            let mut request = alloc::vec![0, 3, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+            request.resize(len, 0);
+            request[3] = len as u8 - 20;
+            if len > 20 {
+                request[20..24].copy_from_slice(&[0xC0, 0, 0, len as u8 - 24]);
+            }
+            server.handle_datagram(Instant::ZERO, client(1), &request);
+            let mut buf = [0; MAX_TRANSMIT];
+            let answered = server.poll_transmit(&mut buf).is_some();
+            assert_eq!(answered, len >= shortest, "{len} bytes, {shortest}");
+        }
+    }
+}
+
 // spec: TURN-6-2, SEC-G-15
 #[test]
 fn users_are_kept_as_keys_and_not_shown() {

@@ -131,7 +131,7 @@ fn what_is_admitted_is_released_once_however_it_ends() {
     host.server.close_allocation(host.now, relay);
     assert_eq!(host.held(), 1);
     // The third one is never opened.
-    host.now = host.now + secs(6);
+    host.now += secs(6);
     host.server.handle_timeout(host.now);
     assert_eq!((host.held(), host.server.allocations()), (0, 0));
 }
@@ -149,7 +149,7 @@ fn connections_say_whose_they_are() {
     let stream = StreamId(1);
     rig.server.stream_opened(rig.now, stream, at).unwrap();
     let mut numbers = Vec::new();
-    let mut ask = |rig: &mut Rig, method, peer: Option<&str>| {
+    let ask = |rig: &mut Rig, method, peer: Option<&str>| {
         let peer = peer.map(|peer| XorPeerAddress(addr(peer)));
         let request = rig.signed(ALICE, method, |w| match &peer {
             Some(peer) => w.attribute(peer),
