@@ -4,6 +4,8 @@
 //! kernel spreads clients over them by the hash of the five-tuple (`SO_REUSEPORT`), each has its
 //! own range of relay ports, and what they have in common is the secret of nonces and tokens, the
 //! users, and the count of allocations.
+//!
+//! Made for Linux; other Unix systems send each datagram by itself and hear of no ICMP errors.
 #![allow(dead_code, unused_imports, reason = "each program uses its part")]
 #![allow(unreachable_pub, reason = "a module of programs, not of a library")]
 

@@ -31,11 +31,7 @@ fn new(at: SocketAddr, ty: Type) -> io::Result<Socket> {
 
 /// Lets several sockets have one address: the kernel chooses by the five-tuple.
 fn share(socket: &Socket) -> io::Result<()> {
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
-    #[cfg(not(unix))]
-    socket.set_reuse_address(true)?;
-    Ok(())
+    socket.set_reuse_port(true)
 }
 
 fn enlarge(socket: &Socket, bytes: Option<usize>) {
@@ -108,14 +104,8 @@ pub fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<std::net::Tc
     }
 }
 
-#[cfg(unix)]
 fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32)
-}
-
-#[cfg(not(unix))]
-fn is_in_progress(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// The addresses of this host that a wildcard stands for, without link-local ones.
@@ -135,7 +125,6 @@ pub fn expand(at: SocketAddr) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-#[cfg(unix)]
 fn interfaces() -> io::Result<Vec<IpAddr>> {
     let all = nix::ifaddrs::getifaddrs()?;
     let addresses = all.filter_map(|interface| {
@@ -144,9 +133,4 @@ fn interfaces() -> io::Result<Vec<IpAddr>> {
         v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
     });
     Ok(addresses.collect())
-}
-
-#[cfg(not(unix))]
-fn interfaces() -> io::Result<Vec<IpAddr>> {
-    Err(io::ErrorKind::Unsupported.into())
 }

@@ -452,6 +452,7 @@ fn peers_connect_to_a_relay_and_bytes_before_the_splice_are_kept() {
     assert!(matches!(peer.read(&mut buf), Ok(0) | Err(_)));
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn icmp_errors_reach_the_client() {
     let host = start(21_000..=21_099, Quota::new(10, 10));
