@@ -65,7 +65,13 @@ pub struct Options {
     /// The name that goes with the password; the user of --aor when it is not given.
     #[arg(long)]
     pub username: Option<String>,
-    #[arg(long, env = "UE_PASSWORD", hide_env_values = true)]
+    /// The last one counts.
+    #[arg(
+        long,
+        env = "UE_PASSWORD",
+        hide_env_values = true,
+        overrides_with = "password"
+    )]
     pub password: Option<String>,
     /// The password is the first line of this file.
     #[arg(long, value_name = "FILE", conflicts_with = "password")]

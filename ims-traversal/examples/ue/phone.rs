@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use ims_traversal::access::AccessEvent;
 use ims_traversal::ladder::NetworkKey;
 use ims_traversal::media::MediaEvent;
@@ -19,6 +19,8 @@ use crate::common::ue::{Output, UeHost};
 use crate::common::{network, now, seed};
 use crate::report::Report;
 
+/// How long nothing may happen before that is said.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// One RTP packet each.
 const FRAME: Duration = Duration::from_millis(20);
 
@@ -82,23 +84,22 @@ impl Phone {
 
     /// The next output; an error when the time is over, or a signal comes.
     async fn next(&mut self, end: Instant) -> Result<Output> {
-        let [interrupt, terminate] = &mut self.signals;
-        let output = tokio::select! {
-            output = self.host.next(end) => output,
-            _ = interrupt.recv() => bail!("interrupted while {}", self.step),
-            _ = terminate.recv() => bail!("terminated while {}", self.step),
-        };
-        let output = output.with_context(|| {
+        let begun = now();
+        loop {
+            let slice = end.min(now() + PATIENCE);
+            if let Some(output) = self.until(slice).await? {
+                return Ok(output);
+            }
             let last = self.last_failure.as_ref();
             let last = last.map_or_else(String::new, |last| format!("; last failure: {last}"));
-            format!("timeout while {}{last}", self.step)
-        })?;
-        match &output {
-            Output::Event(event) => self.report.event(event),
-            Output::Acted(action) => self.report.action(action),
-            Output::Media(..) => {}
+            if now() >= end {
+                bail!("timeout while {}{last}", self.step);
+            }
+            let waited = now().duration_since(begun).as_secs();
+            let values = json!({ "step": self.step, "seconds": waited });
+            let words = format!("{}, for {waited} s{last}", self.step);
+            self.report.step("waiting", &words, values);
         }
-        Ok(output)
     }
 
     /// Waits for all registrations.

@@ -24,7 +24,7 @@ impl Report {
         let since: Duration = now().duration_since(self.start);
         if self.json {
             let mut line = Map::new();
-            line.insert("type".into(), step.into());
+            line.insert("type".into(), step.replace(' ', "-").into());
             line.insert(
                 "at".into(),
                 json!((since.as_secs_f64() * 1000.0).round() / 1000.0),
@@ -199,7 +199,7 @@ impl Report {
             }
             UserAgentEvent::Suspicious { reg_id } => {
                 let words = format!(
-                    "reg-id {reg_id}: the realm does not fit the certificate, or the proof is wrong"
+                    "reg-id {reg_id}: the realm is not that of the certificate, or the proof is wrong"
                 );
                 self.step("suspicious", &words, json!({ "reg_id": reg_id }));
             }

@@ -143,6 +143,9 @@ impl Ue {
         let now = self.clock.advance(now);
         self.access.handle_timeout(now);
         self.calls.handle_timeout(now, self.access.agent_mut());
+        while let Some(call) = self.timers.expired(now) {
+            self.gather_again(now, call);
+        }
         for entry in self.media.values_mut() {
             if entry.media.poll_timeout().is_some_and(|at| at <= now) {
                 entry.media.handle_timeout(now);

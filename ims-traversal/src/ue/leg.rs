@@ -3,6 +3,8 @@
 //!
 //! Descriptions are complete: nothing is said before gathering has ended.
 
+use core::time::Duration;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,6 +18,11 @@ use super::call::{CallError, CallEvent, CallId, EndCause};
 use super::{MediaId, Ue, UeEvent};
 use crate::media::MediaEvent;
 use crate::sdp::{Direction, Negotiation, NegotiationError, RemoteTransport};
+
+/// After a loss, servers that do not answer are asked again so many times before what is there is
+/// offered: after 2, 4 and 8 s.
+const MAX_TRIES: u32 = 3;
+const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// A description that is due as soon as the candidates are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +46,12 @@ pub(super) struct Leg {
     gathered: bool,
     /// The media were started over, which the other side does not know yet.
     fresh: bool,
+    /// They are to gather anew, when there is a flow or some time has passed.
+    waits: bool,
+    /// A server failed in this gathering.
+    poor: bool,
+    /// How often gathering was begun anew for that reason.
+    tries: u32,
     established: bool,
     /// The early dialog whose answer is in use.
     early: Option<usize>,
@@ -86,6 +99,9 @@ impl Ue {
             wants_offer: false,
             gathered: false,
             fresh: false,
+            waits: false,
+            poor: false,
+            tries: 0,
             established: false,
             early: None,
             restarts: self.config.media_restarts,
@@ -136,7 +152,8 @@ impl Ue {
         let Some(leg) = self.legs.get_mut(&call).filter(|leg| leg.gathered) else {
             return;
         };
-        let offer = leg.wants_offer && leg.established && self.calls.is_quiet(call);
+        let ready = leg.established && !self.flows.is_empty();
+        let offer = leg.wants_offer && ready && self.calls.is_quiet(call);
         if leg.due == Due::Nothing && !offer {
             return;
         }
@@ -164,6 +181,7 @@ impl Ue {
             }
         };
         match sent {
+            Err(_) if due == Due::Nothing => self.offer_refused(now, call, None),
             Err(_) => self.end_call(now, call, EndCause::FlowLost),
             Ok(()) if due == Due::Invite => self.events.push_back(UeEvent::Calling { call }),
             Ok(()) if asked => self.agreed(now, call),
@@ -176,7 +194,7 @@ impl Ue {
         let Some(leg) = self.legs.get_mut(&call) else {
             return;
         };
-        leg.fresh = false;
+        (leg.fresh, leg.waits, leg.tries) = (false, false, 0);
         let Some(agreed) = leg.negotiation.agreed() else {
             return;
         };
@@ -268,6 +286,7 @@ impl Ue {
     }
 
     fn call_ended(&mut self, now: Instant, call: CallId, cause: EndCause) {
+        self.timers.disarm(call);
         if let Some(leg) = self.legs.remove(&call) {
             self.close_media(now, leg.media);
             self.events.push_back(UeEvent::Ended { call, cause });
@@ -343,18 +362,42 @@ impl Ue {
         self.describe(now, call);
     }
 
-    /// This side's offer was refused: all is as before, unless the media have started over.
+    /// This side's offer was refused: all is as before, unless the media have started over. One
+    /// that was lost with its flow is made again over the next.
     fn offer_refused(&mut self, now: Instant, call: CallId, code: Option<StatusCode>) {
         let Some(leg) = self.legs.get_mut(&call) else {
             return;
         };
         leg.negotiation.roll_back();
+        if code.is_none() {
+            leg.wants_offer = true;
+            leg.waits = leg.fresh;
+            return;
+        }
         if leg.fresh {
             let refused = EndCause::Media(String::from("new way refused"));
             self.end_call(now, call, refused);
         }
         self.events.push_back(UeEvent::ChangeRefused { call, code });
         self.describe(now, call);
+    }
+
+    /// There is a flow again: offers that waited for it are made.
+    pub(super) fn flow_is_back(&mut self, now: Instant) {
+        let calls: Vec<_> = self.legs.keys().copied().collect();
+        for call in calls {
+            if self.legs.get(&call).is_some_and(|leg| leg.waits) {
+                self.restart_media(now, call);
+            }
+            self.describe(now, call);
+        }
+    }
+
+    /// Servers that failed may be there again.
+    pub(super) fn gather_again(&mut self, now: Instant, call: CallId) {
+        if self.legs.get(&call).is_some_and(|leg| leg.waits) {
+            self.restart_media(now, call);
+        }
     }
 
     /// Gathers anew with new credentials, while the old way is still in use.
@@ -366,6 +409,8 @@ impl Ue {
             return;
         };
         (leg.gathered, leg.fresh) = (false, true);
+        (leg.waits, leg.poor) = (false, false);
+        self.timers.disarm(call);
         // A closed one has ended its call.
         let _ = entry.media.restart(now);
         let _ = entry.media.gather(now);
@@ -383,9 +428,17 @@ impl Ue {
         };
         match &event {
             MediaEvent::Gathered => {
+                let again = leg.fresh && leg.poor && leg.due == Due::Nothing;
+                if again && leg.tries < MAX_TRIES {
+                    let wait = FIRST_WAIT.saturating_mul(1 << leg.tries);
+                    leg.tries = leg.tries.saturating_add(1);
+                    leg.waits = true;
+                    return self.timers.arm(call, now, wait);
+                }
                 leg.gathered = true;
                 return self.describe(now, call);
             }
+            MediaEvent::ServerFailed { .. } => leg.poor |= !leg.gathered,
             MediaEvent::Completed => leg.restarts = self.config.media_restarts,
             MediaEvent::OfferDue => {
                 leg.wants_offer = true;
@@ -405,7 +458,6 @@ impl Ue {
             MediaEvent::LocalCandidate { .. }
             | MediaEvent::Proxied { .. }
             | MediaEvent::Connected { .. }
-            | MediaEvent::ServerFailed { .. }
             | MediaEvent::NeedCredentials { .. }
             | MediaEvent::NeedToken { .. }
             | MediaEvent::Selected { .. }
@@ -436,7 +488,12 @@ impl Ue {
         }
         leg.restarts = leg.restarts.saturating_sub(1);
         leg.wants_offer = true;
-        self.restart_media(now, call);
+        if self.flows.is_empty() {
+            // What is found now may not be there any more when it can be offered.
+            (leg.gathered, leg.fresh, leg.waits) = (false, true, true);
+        } else {
+            self.restart_media(now, call);
+        }
     }
 
     /// The network has changed: calls get new media, and offer them.
@@ -452,6 +509,7 @@ impl Ue {
                 instance: old.instance.saturating_add(1),
             };
             (leg.gathered, leg.fresh) = (false, true);
+            (leg.waits, leg.poor) = (false, false);
             leg.wants_offer = true;
             self.close_media(now, old);
             // Who offers controls.

@@ -41,8 +41,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use sip_outbound::wire::StatusCode;
-use sip_outbound::{RequestId, UserAgent};
-use stun_proto::time::{Clock, deadline};
+use sip_outbound::{FlowId, RequestId, UserAgent};
+use stun_proto::time::{Clock, Timers, deadline};
 use stun_proto::{Instant, Rng};
 
 pub use call::{CallConfig, CallError, CallId, EndCause};
@@ -143,6 +143,10 @@ pub struct Ue {
     access: Access,
     calls: Calls,
     legs: BTreeMap<CallId, Leg>,
+    /// Calls whose media are to gather again.
+    timers: Timers<CallId>,
+    /// Flows with a registration.
+    flows: BTreeSet<FlowId>,
     /// Those that give their relays back included.
     media: BTreeMap<MediaId, Instance>,
     sockets: Sockets,
@@ -178,6 +182,8 @@ impl Ue {
             access,
             calls,
             legs: BTreeMap::new(),
+            timers: Timers::new(),
+            flows: BTreeSet::new(),
             media: BTreeMap::new(),
             sockets: Sockets::default(),
             receiving: None,
@@ -226,6 +232,7 @@ impl Ue {
         if self.phase != Phase::Running {
             return;
         }
+        self.flows.clear();
         self.access.network_changed(now, network.key);
         self.network = Some(network);
         self.move_media(now);

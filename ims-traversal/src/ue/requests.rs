@@ -66,9 +66,21 @@ impl Ue {
             | UserAgentEvent::Unregistered { .. }
             | UserAgentEvent::CardNeeded { .. }
             | UserAgentEvent::Suspicious { .. }) => {
+                self.note_flow(now, &event);
                 let event = Box::new(AccessEvent::Agent(event));
                 self.events.push_back(UeEvent::Access(event));
             }
+        }
+    }
+
+    /// Keeps account of the flows with a registration.
+    fn note_flow(&mut self, now: Instant, event: &UserAgentEvent) {
+        if let UserAgentEvent::Registered { flow, .. } = event
+            && self.flows.insert(*flow)
+        {
+            self.flow_is_back(now);
+        } else if let UserAgentEvent::FlowFailed { flow, .. } = event {
+            self.flows.remove(flow);
         }
     }
 

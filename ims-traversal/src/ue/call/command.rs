@@ -250,8 +250,7 @@ impl Calls {
             body,
             attempts: 0,
         };
-        self.send_offer(now, ua, call, offer);
-        Ok(())
+        self.send_offer(now, ua, call, offer)
     }
 
     /// Whether this side may make an offer now.

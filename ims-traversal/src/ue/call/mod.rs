@@ -72,8 +72,8 @@ pub struct CallConfig {
     pub max_body: usize,
     /// How long an incoming call may wait to be answered: 180 s, then it gets 480.
     pub ring_timeout: Duration,
-    /// How long the end of a call, or an offer, may wait for a flow to send it over: 64 s, which is
-    /// longer than the first wait of a user agent that has lost all flows.
+    /// How long the end of a call may wait for a flow to send it over: 64 s, which is longer than
+    /// the first wait of a user agent that has lost all flows.
     pub flow_patience: Duration,
     /// How often an offer that met one of the other side is made: 5 times.
     pub offer_attempts: u32,
@@ -113,7 +113,7 @@ enum Timer {
     Ringing(CallId),
     /// No flow to end the call over.
     Ending(CallId),
-    /// Make the offer again, or give it up.
+    /// Make the offer again.
     Offer(CallId),
 }
 
@@ -303,7 +303,7 @@ impl Calls {
                     self.refuse_call(now, ua, call, code, EndCause::NotAnswered);
                 }
                 Timer::Ending(call) => self.ended(call),
-                Timer::Offer(call) => self.offer_due(now, ua, call, false),
+                Timer::Offer(call) => self.offer_due(now, ua, call),
             }
         }
     }
@@ -399,9 +399,6 @@ impl Calls {
                     let (dialog, cause) = (dialog.clone(), cause.clone());
                     self.timers.disarm(Timer::Ending(call));
                     self.bye(now, ua, call, dialog, cause);
-                }
-                State::Open(open) if open.ours.waits_for_flow() => {
-                    self.offer_due(now, ua, call, true);
                 }
                 State::Prepared { .. }
                 | State::Inviting { .. }

@@ -7,7 +7,7 @@ use alloc::string::String;
 
 use bytes::Bytes;
 use sip_outbound::wire::{Method, Request, Response, StatusCode};
-use sip_outbound::{FlowId, RequestError, RequestId, ServerId, UserAgent};
+use sip_outbound::{FlowId, RequestId, ServerId, UserAgent};
 use stun_proto::Instant;
 
 use super::outgoing::{is_challenge, refused};
@@ -32,8 +32,6 @@ pub(super) enum Ours {
         request: RequestId,
         offer: Offer,
     },
-    /// There is no flow.
-    NoFlow(Offer),
     /// It met one of the other side.
     Glare(Offer),
 }
@@ -42,12 +40,8 @@ impl Ours {
     pub(super) const fn request(&self) -> Option<RequestId> {
         match self {
             Self::Sent { request, .. } => Some(*request),
-            Self::None | Self::NoFlow(_) | Self::Glare(_) => None,
+            Self::None | Self::Glare(_) => None,
         }
-    }
-
-    pub(super) const fn waits_for_flow(&self) -> bool {
-        matches!(self, Self::NoFlow(_))
     }
 }
 
@@ -98,45 +92,32 @@ impl Calls {
         ua: &mut UserAgent,
         call: CallId,
         mut offer: Offer,
-    ) {
-        let patience = self.config.flow_patience;
-        let Some(open) = self.open(call) else {
-            return;
-        };
+    ) -> Result<(), CallError> {
+        let open = self.open(call).ok_or(CallError::Unknown)?;
         offer.attempts = offer.attempts.saturating_add(1);
         let (method, body) = (offer.method.clone(), offer.body.clone());
         let headers = description_headers();
-        let sent = ua.request_in_dialog(now, &mut open.dialog, method, headers, body);
-        match sent {
-            Ok(request) => open.ours = Ours::Sent { request, offer },
-            Err(RequestError::NoFlow) => {
-                open.ours = Ours::NoFlow(offer);
-                self.timers.arm(Timer::Offer(call), now, patience);
-            }
-            Err(_) => self.offer_refused(call, None),
-        }
+        let request = ua.request_in_dialog(now, &mut open.dialog, method, headers, body)?;
+        open.ours = Ours::Sent { request, offer };
+        Ok(())
     }
 
-    /// An offer that waits is made, or given up when there is still no flow for it.
-    pub(super) fn offer_due(
-        &mut self,
-        now: Instant,
-        ua: &mut UserAgent,
-        call: CallId,
-        has_flow: bool,
-    ) {
-        self.timers.disarm(Timer::Offer(call));
+    /// An offer that met one of the other side is made again.
+    pub(super) fn offer_due(&mut self, now: Instant, ua: &mut UserAgent, call: CallId) {
         let Some(open) = self.open(call) else {
             return;
         };
         let busy = !matches!(open.theirs, Theirs::None);
         match core::mem::replace(&mut open.ours, Ours::None) {
-            Ours::NoFlow(_) if !has_flow => self.offer_refused(call, None),
             Ours::Glare(offer) if busy => {
                 open.ours = Ours::Glare(offer);
                 self.wait_after_glare(now, call);
             }
-            Ours::NoFlow(offer) | Ours::Glare(offer) => self.send_offer(now, ua, call, offer),
+            Ours::Glare(offer) => {
+                if self.send_offer(now, ua, call, offer).is_err() {
+                    self.offer_refused(call, None);
+                }
+            }
             ours @ (Ours::None | Ours::Sent { .. }) => open.ours = ours,
         }
     }
@@ -217,11 +198,9 @@ impl Calls {
             return;
         };
         let dialog = open.dialog.clone();
-        let Ours::Sent { offer, .. } = core::mem::replace(&mut open.ours, Ours::None) else {
-            return;
-        };
+        open.ours = Ours::None;
         if cause == EndCause::FlowLost {
-            self.send_offer(now, ua, call, offer);
+            self.offer_refused(call, None);
         } else if matches!(cause, EndCause::Authentication(_)) {
             self.offer_refused(call, Some(StatusCode::UNAUTHORIZED));
         } else {
