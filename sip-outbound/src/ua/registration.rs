@@ -305,6 +305,7 @@ impl UserAgent {
         };
         let reg_id = Some(slot.reg_id);
         slot.bound = None;
+        slot.agreed_ahead = false;
         let removing = slot.is_removing();
         slot.remove_next = false;
         if removing || !running {

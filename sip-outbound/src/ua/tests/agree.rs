@@ -170,3 +170,21 @@ fn what_cannot_be_agreed_on_ends_the_registration() {
     }
     assert_eq!(bench.refusal(), error(SecAgreeError::Changed));
 }
+
+// spec: SEC-2.5-1
+#[test]
+fn an_agreement_whose_flow_never_opens_is_forgotten() {
+    let mut bench = clear(SecAgree::On);
+    bench.start();
+    let (flow, register) = bench.next_request();
+    bench.answer(flow, &register, 494, &[("Security-Server", "tls;q=0.2")]);
+    let secure = bench.actions.iter().find_map(|action| match action {
+        FlowAction::OpenFlow { flow, .. } => Some(*flow),
+        _ => None,
+    });
+    bench.actions.clear();
+    bench.ua.flow_failed(bench.now, secure.unwrap());
+    bench.run_for(60_000);
+    bench.open();
+    assert_eq!(list_of(&bench.next_request().1), (true, Some("tls"), None));
+}
