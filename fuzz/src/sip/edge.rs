@@ -24,8 +24,10 @@ pub enum EdgeIn {
     Failed(FlowId),
     /// Bytes of a stream.
     Bytes(FlowId, Octets),
-    /// A datagram.
+    /// A datagram of a client.
     Datagram(FiveTuple, Octets),
+    /// A datagram of the core.
+    CoreDatagram(FiveTuple, Octets),
     /// A stream takes so many bytes more.
     Room(FlowId, usize),
     /// Another key for the tokens.
@@ -93,6 +95,7 @@ impl Machine for EdgeMachine {
             EdgeIn::Failed(flow) => edge.flow_failed(now, *flow),
             EdgeIn::Bytes(flow, data) => edge.handle_flow_input(now, *flow, &data.0),
             EdgeIn::Datagram(at, data) => edge.handle_datagram(now, *at, &data.0),
+            EdgeIn::CoreDatagram(at, data) => edge.handle_core_datagram(now, *at, &data.0),
             EdgeIn::Room(flow, more) => {
                 edge.handle_timeout(now);
                 if let Some(room) = self.room.get_mut(flow) {

@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use sip_outbound::wire::UriBuf;
-use sip_outbound::{EdgeConfig, EdgeEvent, EdgeProxy, FlowAction, FlowId, Instant, Side};
+use sip_outbound::{EdgeConfig, EdgeProxy, FlowAction, FlowId, Instant, Side};
 use stun_proto::{FiveTuple, Transport};
 
 use super::core_node::CORE;
@@ -59,8 +59,6 @@ pub(super) struct EdgeNode {
     queue: VecDeque<EdgeIn>,
     /// The connection whose acceptance is asked for.
     accepting: Option<End>,
-    /// Datagrams of the core come over this one.
-    core_flow: Option<FlowId>,
     rotated: bool,
     /// Resets a connection behind so many bytes from the client.
     pub(super) cut: Option<usize>,
@@ -87,7 +85,6 @@ impl EdgeNode {
             outbox: Outbox::new(),
             queue: VecDeque::new(),
             accepting: None,
-            core_flow: None,
             rotated: false,
             cut: None,
             healed: false,
@@ -142,7 +139,6 @@ impl EdgeNode {
         self.closing.clear();
         self.queue.clear();
         self.outbox = Outbox::new();
-        self.core_flow = None;
         let mut choices = net.choices().fork();
         machine.finish(&mut choices);
     }
@@ -212,7 +208,6 @@ impl EdgeNode {
         match output {
             EdgeOut::Accepted(flow) => {
                 let Some(end) = self.accepting.take() else {
-                    self.core_flow = flow;
                     return;
                 };
                 match flow {
@@ -250,12 +245,7 @@ impl EdgeNode {
                     self.queue.push_back(EdgeIn::Room(flow, usize::MAX));
                 }
             }
-            EdgeOut::Event(event) => {
-                net.note(self.host, || format!("{event:?}"));
-                if let EdgeEvent::FlowEnded { flow, .. } = event {
-                    self.core_flow = self.core_flow.filter(|core| *core != flow);
-                }
-            }
+            EdgeOut::Event(event) => net.note(self.host, || format!("{event:?}")),
         }
     }
 
@@ -267,18 +257,13 @@ impl EdgeNode {
                 data,
             } => {
                 let at = FiveTuple::udp(local, remote);
-                if local.port() == CORE_PORT {
-                    if remote != CORE {
-                        return;
-                    }
-                    if self.core_flow.is_none() {
-                        self.input(net, EdgeIn::Accepted(at, Side::Core, 0));
-                    }
-                    if self.core_flow.is_none() {
-                        return;
-                    }
-                }
-                self.input(net, EdgeIn::Datagram(at, Octets(data)));
+                let input = match local.port() {
+                    DATAGRAM_PORT => EdgeIn::Datagram(at, Octets(data)),
+                    // Nobody else is let in there.
+                    CORE_PORT if remote != CORE => return,
+                    _ => EdgeIn::CoreDatagram(at, Octets(data)),
+                };
+                self.input(net, input);
             }
             Arrival::Accepted { end, local, remote } => {
                 if self.machine.is_none() {

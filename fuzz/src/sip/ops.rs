@@ -312,7 +312,8 @@ fn edge_step(choices: &mut Choices, log: &mut EdgeLog) -> Option<EdgeIn> {
         (5, Some(flow)) => EdgeIn::Failed(flow),
         (6, Some(flow)) => EdgeIn::Room(flow, choices.index(3000)),
         (7, _) if choices.chance(100) => EdgeIn::Rotate([choices.byte(); 32]),
-        (8 | 9, _) => EdgeIn::Datagram(tuple(Transport::Udp, port), Octets(log.speech(choices))),
+        (8, _) => EdgeIn::CoreDatagram(tuple(Transport::Udp, port), Octets(log.speech(choices))),
+        (9, _) => EdgeIn::Datagram(tuple(Transport::Udp, port), Octets(log.speech(choices))),
         (10.., Some(flow)) => EdgeIn::Bytes(flow, Octets(log.speech(choices))),
         _ => return None,
     })

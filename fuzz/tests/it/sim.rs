@@ -28,11 +28,13 @@ fn sim_ice_restart() {
     seeds("ice restart", 300, fuzz::ice::sim_ice_restart);
 }
 
+// spec: OUT-4.4-1, OUT-4.4-2, OUT-7-2, SEC-P-11, SEC-P-12, SEC-P-15
 #[test]
 fn sim_sip() {
     seeds("sip", 12, fuzz::sip::sim_sip);
 }
 
+// spec: OUT-4.4-1, OUT-4.2.1-12
 #[test]
 fn sim_sip_hour() {
     seeds("sip hour", 2, fuzz::sip::sim_sip_hour);
@@ -44,6 +46,7 @@ fn sim_sip_week() {
     seeds("sip week", 1, fuzz::sip::sim_sip_week);
 }
 
+// spec: SIP-22.1-2
 #[test]
 fn sim_sip_password() {
     seeds("sip password", 4, fuzz::sip::sim_sip_password);
@@ -51,6 +54,7 @@ fn sim_sip_password() {
 
 /// A registration survives a cut behind every single byte of it, in either direction; without
 /// optimisation, behind some of them.
+// spec: OUT-4.5-1, OUT-6-6
 #[test]
 fn sim_sip_cut() {
     let [up, down] = fuzz::sip::registration_bytes();
