@@ -1,6 +1,9 @@
 use alloc::sync::Arc;
 
+use core::time::Duration;
+
 use http_connect::auth::{Allow, Credentials, Policy};
+use http_connect::{ConnectConfig, NotATunnel};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 

@@ -12,6 +12,18 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 /// Which side of TLS the tunnel plays, and with what.
+///
+/// ```
+/// use ims_traversal::tunnel::Tls;
+/// # let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+/// # let config = rustls::ClientConfig::builder_with_provider(provider)
+/// #     .with_safe_default_protocol_versions().unwrap()
+/// #     .with_root_certificates(rustls::RootCertStore::empty())
+/// #     .with_no_client_auth();
+///
+/// let tls = Tls::Client { config: config.into(), name: "turn.example".try_into().unwrap() };
+/// assert!(format!("{tls:?}").contains("turn.example"));
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Tls {
