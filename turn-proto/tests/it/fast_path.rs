@@ -248,8 +248,9 @@ impl Run {
 // spec: TURN-9-1, TURN-12-2, TURN-12.5-1
 #[test]
 fn a_table_programmed_from_events_agrees_with_the_machine_about_every_packet() {
+    const RUNS: u8 = if cfg!(debug_assertions) { 6 } else { 60 };
     let mut hits = 0;
-    for seed in 0..20 {
+    for seed in 0..RUNS {
         let mut run = Run::new(seed);
         for _ in 0..100 {
             run.act();
@@ -267,7 +268,7 @@ fn a_table_programmed_from_events_agrees_with_the_machine_about_every_packet() {
         run.kernel.program(&run.world.events);
         assert!(run.kernel.flows.is_empty(), "{:?}", run.kernel);
     }
-    assert!(hits > 5000, "{hits}");
+    assert!(hits > 250 * usize::from(RUNS), "{hits}");
 }
 
 #[test]

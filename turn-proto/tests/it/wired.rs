@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 
 use stun_proto::Rng;
 use stun_proto::auth::{Credentials, Judgement, LongTermClient, RequestAuth};
-use stun_proto::wire::{Class, ErrorCode, Message, MessageType, Method, TransactionId, Writer};
+use stun_proto::wire::{
+    Class, ErrorCode, Message, MessageType, Method, PasswordAlgorithmId, TransactionId, Writer,
+};
 use turn_proto::client::{self, AllocateOptions, Cause, Client, ClientConfig, Connection};
 use turn_proto::policy::Preset;
-use turn_proto::server::{self, PeerId, RelayId, Server, ServerConfig, StaticUsers, Users};
+use turn_proto::server::{
+    self, KeyOwner, KeyTicket, PeerId, RelayId, Server, ServerConfig, StaticUsers, Users,
+};
 use turn_proto::wire::AddressFamily;
 use turn_proto::{FiveTuple, Instant, Path, Received, StreamId, Transport};
 
@@ -134,6 +138,8 @@ pub struct World<U: Users = StaticUsers> {
     /// Connections to peers the host was asked for, not yet answered.
     pub connects: Vec<(PeerId, SocketAddr)>,
     pub closed_peers: Vec<PeerId>,
+    /// Keys the host was asked for, not yet found.
+    pub lookups: Vec<(KeyTicket, PasswordAlgorithmId)>,
     pub spliced: BTreeMap<StreamId, PeerId>,
     /// Local addresses that the server sees as others from now on: NATs have forgotten them.
     pub nat: BTreeMap<SocketAddr, SocketAddr>,
@@ -200,6 +206,7 @@ impl<U: Users> World<U> {
             opening: Opening::Works,
             connects: Vec::new(),
             closed_peers: Vec::new(),
+            lookups: Vec::new(),
             spliced: BTreeMap::new(),
             nat: BTreeMap::new(),
             loses: Box::new(|_| false),
@@ -592,6 +599,14 @@ impl<U: Users> World<U> {
             server::Action::CloseRelay { relay } => drop(self.relays.remove(&relay)),
             server::Action::CloseStream { id, .. } => self.close_stream(id),
             server::Action::ConnectPeer { peer, to, .. } => self.connects.push((peer, to)),
+            server::Action::LookUpKey {
+                ticket,
+                user,
+                algorithm,
+            } => {
+                assert_eq!(user, KeyOwner::Name(b"alice".to_vec()));
+                self.lookups.push((ticket, algorithm));
+            }
             server::Action::ClosePeer { peer } => self.closed_peers.push(peer),
             server::Action::Splice { peer, stream } => {
                 self.spliced.insert(stream, peer);

@@ -637,6 +637,32 @@ fn exchange(
     requests
 }
 
+// spec: SEC-C-01, SEC-S-06
+#[test]
+fn a_server_that_asks_for_nothing_is_believed_only_if_that_was_asked_for() {
+    let credentials = Credentials::new("George", "wilma-6.7");
+    for (authentication, believed) in [
+        (Authentication::None, true),
+        (Authentication::LongTermIfAsked(credentials.clone()), true),
+        (Authentication::LongTerm(credentials), false),
+    ] {
+        let mut client = new(|c| c.authentication = authentication);
+        let mut server = BindingServer::new(BindingServerConfig::default(), [9; 32]).unwrap();
+        let request = client.request(START, Path::Datagram(here())).unwrap();
+        exchange(&mut client, &mut server, at(1), "wilma-6.7");
+        let told = events(&mut client);
+        assert_eq!(matches!(told[..], [BindingEvent::Mapped { .. }]), believed);
+        client.handle_timeout(at(40_000));
+        let failed = BindingEvent::Failed {
+            request,
+            path: Path::Datagram(here()),
+            cause: FailureCause::IntegrityViolated { hint: None },
+        };
+        let expected: &[BindingEvent] = if believed { &[] } else { &[failed] };
+        assert_eq!(events(&mut client), expected);
+    }
+}
+
 // spec: STUN-9.2.3.1-1, STUN-9.2.3.2-1, STUN-9.2.5-2, STUN-9.2.5-4, STUN-9.2-3
 #[test]
 fn long_term_credentials_are_given_when_asked_for_and_kept() {

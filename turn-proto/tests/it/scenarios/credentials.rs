@@ -418,3 +418,70 @@ fn a_password_is_replaced_while_the_allocation_lives() {
             .is_err()
     );
 }
+
+/// Users in a database that takes its time.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Users for Elsewhere {
+    fn key(&self, _: &KeyQuery<'_>) -> Lookup {
+        Lookup::Later
+    }
+}
+
+/// What the database says to the oldest question.
+fn found(world: &mut World<Elsewhere>, password: Option<&str>) {
+    let (ticket, algorithm) = world.lookups.remove(0);
+    let key = password.and_then(|password| {
+        Key::long_term(algorithm, b"alice", REALM.as_bytes(), password.as_bytes())
+    });
+    world.server.key_found(world.now, ticket, key);
+    world.step();
+}
+
+// spec: STUN-6.3.1-2, STUN-6.3.4-3, SEC-G-05
+#[test]
+fn keys_that_come_late_are_waited_for_and_asked_for_once() {
+    let mut world = World::for_users(server_config(), Elsewhere);
+    let end = world.udp(40_000);
+    world.allocate(end, AllocateOptions::default());
+    // The request comes again and again meanwhile; data and other requests are not held up.
+    world.run(at(4));
+    assert_eq!(world.lookups.len(), 1);
+    assert!(world.requests(wire::ALLOCATE).len() > 4);
+    found(&mut world, Some("secret"));
+    world.ends[end].relayed();
+    assert_eq!(world.server.allocations(), 1);
+    // Each later request asks, since the key is not kept.
+    let now = world.now;
+    world
+        .client(end)
+        .bind_channel(now, addr("9.9.9.9:9"))
+        .unwrap();
+    world.step();
+    assert_eq!(world.lookups.len(), 1);
+    found(&mut world, Some("secret"));
+    assert!(world.talks(end, "9.9.9.9:9"));
+    // The database is down while the allocation is to be refreshed, for longer than the server
+    // waits: the client tries again until it is there, or the allocation ends.
+    world.run(at(560));
+    assert!(world.errors(500) > 0);
+    assert_eq!(world.ends[end].cause(), None);
+    while !world.lookups.is_empty() {
+        found(&mut world, Some("secret"));
+    }
+    for second in 561..=640 {
+        world.run(at(second));
+        while !world.lookups.is_empty() {
+            found(&mut world, Some("secret"));
+        }
+    }
+    assert_eq!(world.ends[end].cause(), None);
+    assert_eq!(world.server.allocations(), 1);
+    // Whom nobody knows is refused like a wrong password.
+    let other = world.udp(40_001);
+    world.allocate(other, AllocateOptions::default());
+    found(&mut world, None);
+    let cause = Cause::Auth(AuthFailure::WrongCredentials);
+    assert_eq!(world.ends[other].cause(), Some(cause));
+}
