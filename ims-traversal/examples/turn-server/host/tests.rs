@@ -4,6 +4,7 @@
 use super::*;
 
 mod live;
+mod tls;
 
 fn relay(text: &str) -> RelayAddress {
     RelayAddress {

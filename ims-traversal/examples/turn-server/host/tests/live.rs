@@ -452,6 +452,41 @@ fn peers_connect_to_a_relay_and_bytes_before_the_splice_are_kept() {
     assert!(matches!(peer.read(&mut buf), Ok(0) | Err(_)));
 }
 
+#[test]
+fn a_peer_that_does_not_read_holds_up_its_client() {
+    let host = start(21_500..=21_599, Quota::new(10, 10));
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let mut client = Ue::new(&host, Transport::Tcp, "alice");
+    client.allocate(RelayProtocol::Tcp).unwrap();
+    let (tcp, _) = client.connect_peer(listener.local_addr().unwrap());
+    let (mut peer, _) = listener.accept().unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let (mut sent, mut refused) = (0_usize, 0);
+    // Full when nothing is taken for a while.
+    while refused < 50 {
+        match (&tcp).write(&[sent as u8; 4096]) {
+            Ok(len) => (sent, refused) = (sent + len, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                refused += 1;
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // What two kernel buffers hold, and little more: no data piles up at the server.
+    assert!(sent < 64 << 20, "{sent}");
+    tcp.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut got = 0;
+    let mut buf = vec![0; 1 << 16];
+    loop {
+        match peer.read(&mut buf).unwrap() {
+            0 => break,
+            len => got += len,
+        }
+    }
+    assert_eq!(got, sent);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn icmp_errors_reach_the_client() {
