@@ -171,6 +171,7 @@ impl Host {
                 mailboxes: mailboxes.clone(),
                 gauge: gauge.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
+                shares_key: config.secret.is_some(),
             };
             gauges.insert(0, gauge);
             let mut worker = Worker::new(seed, users, poll, inbox)?;

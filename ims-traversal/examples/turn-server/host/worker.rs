@@ -32,6 +32,9 @@ const SLOTS: usize = 64;
 /// How often counters are published and the time of day is told.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often the key that signs nonces is replaced, unless other servers have it as well.
+const KEY_LIFE: Duration = Duration::from_secs(3600);
+
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -80,6 +83,8 @@ pub struct Seed {
     pub mailboxes: Vec<Mailbox>,
     pub gauge: Gauge,
     pub sockets: Sockets,
+    /// Whether nonces are those of servers elsewhere as well.
+    pub shares_key: bool,
 }
 
 /// A relay, open.
@@ -131,6 +136,7 @@ pub struct Worker {
     gauge: Gauge,
     inbox: Receiver<Command>,
     next_tick: Instant,
+    next_key: Option<Instant>,
     stopped: bool,
 }
 
@@ -191,6 +197,7 @@ impl Worker {
             gauge: seed.gauge,
             inbox,
             next_tick: now,
+            next_key: (!seed.shares_key).then_some(now + KEY_LIFE),
             stopped: false,
         })
     }
@@ -278,6 +285,12 @@ impl Worker {
         if self.now >= self.next_tick {
             self.next_tick = self.now + TICK;
             self.server.set_unix_time(self.now, unix_time().as_secs());
+            if self.next_key.is_some_and(|at| self.now >= at) {
+                self.next_key = Some(self.now + KEY_LIFE);
+                // Each worker by itself: a nonce comes back to the worker it is from, since data
+                // connections go to that of their control connection.
+                self.server.rotate_nonce_key();
+            }
             self.close_late();
             self.again.append(&mut self.later);
             self.publish();
