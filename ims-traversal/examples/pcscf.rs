@@ -187,6 +187,7 @@ async fn main() -> Result<()> {
         !(args.listen_tls.is_empty() && args.listen_tcp.is_empty()),
         "nowhere to listen: give --listen-tls or --listen-tcp"
     );
+    allow_files(args.max_connections);
     let socket = UdpSocket::bind(args.core)
         .await
         .with_context(|| format!("UDP socket {}", args.core))?;
@@ -238,6 +239,23 @@ async fn main() -> Result<()> {
         _ = int.recv() => {}
     }
     Ok(())
+}
+
+/// Lets the process have a file for each connection, as far as the system allows.
+fn allow_files(connections: usize) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let wanted = connections as u64 + 64;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard);
+    if raised.is_err() || hard < wanted {
+        tracing::warn!(
+            wanted,
+            hard,
+            "the limit of open files is too low for --max-connections"
+        );
+    }
 }
 
 fn users(args: &Args) -> Result<SipUsers> {

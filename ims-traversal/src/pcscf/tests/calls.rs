@@ -281,3 +281,30 @@ fn questions_nobody_answers_are_forgotten() {
     }
     assert_eq!(register(&mut pcscf, now, 4, Some(nonce)), "");
 }
+
+#[test]
+fn the_home_network_has_a_limit_of_its_own() {
+    for (servers, clients) in [(1, 9), (9, 1)] {
+        let mut config = home_config();
+        let home = config.home.as_mut().unwrap();
+        (home.max_server_transactions, home.max_client_transactions) = (servers, clients);
+        let mut world = World::new(config);
+        let alice = world.phone("alice", 1, 1);
+        let bob = world.phone("bob", 2, 1);
+        world.ask(alice, Method::INVITE, "bob");
+        let (id, ..) = world.phones[bob].request();
+        world.answer(bob, id, StatusCode::RINGING);
+        world.phones[alice].events.clear();
+        // It is full; what is under way goes on.
+        world.ask(alice, Method::MESSAGE, "bob");
+        let code = world.phones[alice].response().2.code();
+        assert_eq!(code, StatusCode::SERVER_ERROR);
+        world.answer(bob, id, StatusCode::BUSY_HERE);
+        assert_eq!(
+            world.phones[alice].response().2.code(),
+            StatusCode::BUSY_HERE
+        );
+        world.ask(alice, Method::MESSAGE, "bob");
+        assert_eq!(world.phones[bob].count("Request"), 1);
+    }
+}
