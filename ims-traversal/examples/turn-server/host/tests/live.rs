@@ -271,6 +271,17 @@ fn tcp_echo() -> SocketAddr {
     local
 }
 
+/// Waits for what workers show of themselves, once a second.
+fn eventually(host: &Host, wanted: impl Fn(&[Snapshot]) -> bool) {
+    for _ in 0..200 {
+        if wanted(&host.snapshots()) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{:?}", host.snapshots());
+}
+
 fn refusal(cause: Cause) -> String {
     format!("{cause}")
 }
@@ -299,11 +310,12 @@ fn data_goes_both_ways_through_every_worker() {
         }
     }
     assert_eq!(host.quota().allocations(), 24);
-    thread::sleep(Duration::from_millis(1500));
-    for snapshot in host.snapshots() {
-        assert!(snapshot.allocations > 0, "{snapshot:?}");
-        assert_eq!(snapshot.counts.unsent + snapshot.counts.dropped, 0);
-    }
+    eventually(&host, |all| {
+        all.iter().all(|s| s.allocations > 0)
+            && all.iter().map(|s| s.allocations).sum::<usize>() == 24
+    });
+    let lost = |s: &Snapshot| s.counts.unsent + s.counts.dropped;
+    assert_eq!(host.snapshots().iter().map(lost).sum::<u64>(), 0);
 }
 
 #[test]
@@ -417,10 +429,10 @@ fn a_data_connection_finds_the_worker_of_its_peer() {
         writing.join().unwrap();
         assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
     }
-    thread::sleep(Duration::from_millis(1500));
-    let handed: u64 = host.snapshots().iter().map(|s| s.counts.handed_over).sum();
-    assert!((1..16).contains(&handed), "{handed}");
-    assert!(host.snapshots().iter().all(|s| s.peers == 0));
+    eventually(&host, |all| {
+        let handed: u64 = all.iter().map(|s| s.counts.handed_over).sum();
+        (1..16).contains(&handed) && all.iter().all(|s| s.peers == 0)
+    });
 }
 
 #[test]
@@ -536,4 +548,35 @@ fn streams_that_say_nothing_sensible_are_closed() {
     bind.extend([0, 0x2A, 0, 4, 200, 0, 0, 1]);
     tcp.write_all(&bind).unwrap();
     assert!(matches!(tcp.read(&mut [0; 10]), Ok(0)));
+}
+
+#[test]
+fn garbage_leaves_nothing_behind() {
+    let host = start(21_600..=21_699, Quota::new(10, 10));
+    let mut rng = stun_proto::Rng::from_seed([9; 32]);
+    let udp = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    let mut heads = vec![vec![], vec![0, 1], vec![0, 3, 0, 8, 0x21, 0x12, 0xA4, 0x42]];
+    heads.push(vec![0, 0x0B, 0, 8, 0x21, 0x12, 0xA4, 0x42]);
+    heads.push(vec![0x40, 0, 0xFF, 0xFF]);
+    for round in 0..400 {
+        let mut bytes = heads[round % heads.len()].clone();
+        for _ in 0..rng.below(8) {
+            bytes.extend(rng.bytes::<32>());
+        }
+        udp.send_to(&bytes, at(&host, Transport::Udp)).unwrap();
+        let mut tcp = connect(at(&host, Transport::Tcp));
+        // The server may have closed it already.
+        let _ = tcp.write_all(&bytes);
+        if rng.below(2) == 0 {
+            let _ = tcp.shutdown(std::net::Shutdown::Write);
+        }
+    }
+    let mut client = Ue::new(&host, Transport::Udp, "alice");
+    client.allocate(RelayProtocol::Udp).unwrap();
+    eventually(&host, |all| {
+        let accepted: u64 = all.iter().map(|s| s.counts.accepted).sum();
+        accepted == 400 && all.iter().all(|s| s.streams == 0)
+    });
+    assert!(!host.is_broken());
+    assert_eq!(host.quota().allocations(), 1);
 }
