@@ -349,7 +349,24 @@ impl<K: Copy + Ord> Conns<K> {
             return;
         };
         match conn.state {
-            State::Connecting | State::Connected { .. } => {
+            State::Connecting => self.fail(now, id, failure.into()),
+            State::Connected { .. } => {
+                // A proxy may cut the connection behind its 407; that ends nothing.
+                conn.tunnel.handle_eof(now);
+                loop {
+                    match conn.tunnel.poll_event() {
+                        Some(TunnelEvent::Reconnect) => return self.reconnect(now, id),
+                        Some(TunnelEvent::Closed | TunnelEvent::Failed(_)) => break,
+                        None if conn.tunnel.is_asking() => return,
+                        None => break,
+                        Some(
+                            TunnelEvent::Connected
+                            | TunnelEvent::Ready { .. }
+                            | TunnelEvent::NeedCredentials { .. }
+                            | TunnelEvent::NeedToken { .. },
+                        ) => {}
+                    }
+                }
                 self.fail(now, id, failure.into());
             }
             State::Over | State::Dead => {}

@@ -347,6 +347,47 @@ fn credentials_are_asked_for_and_may_be_refused() {
 }
 
 #[test]
+fn a_proxy_that_resets_the_connection_behind_its_407_gets_another_one() {
+    let close = "Connection: close\r\nContent-Length: 10\r\n\r\n";
+    let challenge =
+        alloc::format!("HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=\"r\"\r\n{close}");
+    // With the credentials at hand: in the middle of the body.
+    let mut b = bench(ConnLimits::default());
+    b.open(1, &name("far.example", 443), Some(&proxy(true)))
+        .unwrap();
+    let id = b.connected();
+    b.output(id);
+    b.input(id, &challenge);
+    b.conns.failed(b.now, id, ConnFailure::Reset);
+    let id = b.connected();
+    assert!(b.output(id).contains("Basic dXNlcjpwYXNz"));
+    assert!(b.events().is_empty());
+    // While they are asked for.
+    let mut b = bench(ConnLimits::default());
+    b.open(1, &name("far.example", 443), Some(&proxy(false)))
+        .unwrap();
+    let id = b.connected();
+    b.output(id);
+    b.input(id, &challenge);
+    b.input(id, "0123456789");
+    b.conns.failed(b.now, id, ConnFailure::Reset);
+    b.conns.failed(b.now, id, ConnFailure::Reset);
+    assert!(matches!(
+        b.events()[..],
+        [(1, ConnEvent::NeedCredentials { .. })]
+    ));
+    b.conns
+        .set_credentials(b.now, 1, Some(Credentials::new("user", "pass")));
+    let next = b.connected();
+    assert_ne!(next, id);
+    assert!(b.output(next).contains("Basic dXNlcjpwYXNz"));
+    // But not when there was no answer at all.
+    b.conns.failed(b.now, next, ConnFailure::Reset);
+    let error = ConnError::Tcp(ConnFailure::Reset);
+    assert_eq!(b.events(), [(1, ConnEvent::Failed(error))]);
+}
+
+#[test]
 fn tokens_are_asked_for() {
     let mut b = bench(ConnLimits::default());
     let mut via = proxy(false);

@@ -372,6 +372,11 @@ impl Tunnel {
         }
     }
 
+    /// Whether the exchange with the proxy goes on, over this connection or the next one.
+    pub(crate) const fn is_asking(&self) -> bool {
+        matches!(self.state, State::Connect(_))
+    }
+
     /// What was learned of the proxy's authentication, once: after [`TunnelEvent::Connected`], for
     /// the next tunnel through the same proxy.
     pub const fn take_auth(&mut self) -> Option<ClientAuth> {
