@@ -1,12 +1,79 @@
 //! Lost, late and cut messages.
 
 use stun_proto::Rng;
-use stun_proto::wire::{Class, MessageType, Method, TransactionId, Writer};
-use turn_proto::client::{AllocateOptions, Event};
+use stun_proto::wire::{Class, ErrorCode, Key, MessageType, Method, TransactionId, Writer};
+use turn_proto::client::{AllocateOptions, ClientConfig, Event, UnprotectedErrors};
 use turn_proto::wire::{self, Channel, Data, XorPeerAddress, channel_header};
-use turn_proto::{Path, Received, RelayProtocol};
+use turn_proto::{Path, Received, RelayProtocol, Transport};
 
 use crate::wired::*;
+
+/// The answer of somebody who does not know the key.
+fn forged(flight: &Flight, round: usize) -> Vec<u8> {
+    let message = flight.message();
+    // 401 and 438 cannot be protected, and make the client ask again.
+    let codes = [300, 400, 403, 420, 437, 441, 486, 500, 508, 600];
+    let mut buf = [0; 300];
+    let (ty, id) = (message.message_type(), message.transaction_id());
+    let len = match round % 3 {
+        0 => {
+            let code = codes[round / 3 % codes.len()];
+            Writer::new(&mut buf, ty.error(), id)
+                .attribute(&ErrorCode::new(code))
+                .finish()
+        }
+        kind => {
+            let writer = Writer::new(&mut buf, ty.success(), id)
+                .attribute(&wire::XorRelayedAddress(addr("6.6.6.6:6")))
+                .attribute(&wire::Lifetime(if round % 2 == 0 { 0 } else { 86_400 }));
+            if kind == 1 {
+                writer.finish()
+            } else {
+                let guessed = Key::from_bytes(b"guessed");
+                writer.message_integrity_sha256(&guessed).finish()
+            }
+        }
+    };
+    buf[..len.unwrap()].to_vec()
+}
+
+// spec: SEC-C-01, SEC-S-06, STUN-9.1.4-2, STUN-9.2.5-7
+#[test]
+fn somebody_who_answers_first_without_the_key_changes_nothing() {
+    for first in 0..30 {
+        let mut world = World::new();
+        let config = ClientConfig {
+            unprotected_errors: UnprotectedErrors::Refuse,
+            ..client_config()
+        };
+        let end = world.end(config, Transport::Udp, 40_000);
+        let mut round: usize = first;
+        world.forges = Box::new(move |flight| {
+            // An error to what carries no credentials cannot be told from the server's.
+            if flight.class != Class::Request {
+                return None;
+            }
+            let bare = !flight.message().has_integrity();
+            round += 1 + usize::from(bare && (round + 1).is_multiple_of(3));
+            Some(forged(flight, round))
+        });
+        world.allocate(end, AllocateOptions::default());
+        let relayed = world.ends[end].relayed();
+        assert_ne!(relayed, addr("6.6.6.6:6"));
+        world.bind(end, "9.9.9.9:9");
+        world.permit(end, "9.9.9.8");
+        world.run(at(3600));
+        assert!(world.talks(end, "9.9.9.9:9") && world.talks(end, "9.9.9.8:8"));
+        let told = world.ends[end].events.len();
+        assert_eq!(told, 4, "{:?}", world.ends[end].events);
+        let now = world.now;
+        world.client(end).close(now);
+        world.step();
+        assert!(world.ends[end].saw(Event::Closed));
+        assert_eq!(world.server.allocations(), 0);
+        assert!(world.ends[end].client.stats().unverified > 10);
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
