@@ -1,5 +1,6 @@
 //! What the media of a call are told, and what they tell.
 
+use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -117,6 +118,33 @@ pub enum MediaAction {
     },
 }
 
+/// What a connection to a server was waiting for.
+///
+/// ```
+/// use ims_traversal::media::ConnStep;
+///
+/// assert_eq!(ConnStep::Proxy.to_string(), "HTTP CONNECT");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnStep {
+    /// The TCP connection, to the proxy if there is one.
+    Tcp,
+    /// The proxy's answer.
+    Proxy,
+    /// The TLS handshake.
+    Tls,
+}
+
+impl fmt::Display for ConnStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "the TCP connection",
+            Self::Proxy => "HTTP CONNECT",
+            Self::Tls => "the TLS handshake",
+        })
+    }
+}
+
 /// Why a server is of no use, down to the hop.
 ///
 /// ```
@@ -135,6 +163,9 @@ pub enum ServerCause {
     /// The connection was not even tried.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Gathering ended before the connection was there.
+    #[error("not waited for any longer during {0}")]
+    GivenUp(ConnStep),
     /// TLS is wanted and not configured, or the name is none a certificate can have.
     #[error("no TLS for this server")]
     NoTls,

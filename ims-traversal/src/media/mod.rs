@@ -84,7 +84,7 @@ use stun_proto::time::Clock;
 use stun_proto::{Path, Rng};
 
 pub use self::config::{
-    MediaAction, MediaConfig, MediaEvent, MediaStats, RelayLeg, SendError, ServerCause,
+    ConnStep, MediaAction, MediaConfig, MediaEvent, MediaStats, RelayLeg, SendError, ServerCause,
 };
 use self::ears::Ears;
 use self::streams::Stream;
@@ -105,6 +105,8 @@ pub struct Media {
     conns: Conns<StreamId>,
     clock: Clock,
     streams: BTreeMap<StreamId, Stream>,
+    /// Streams the session gave up while they were opened, in this order.
+    given_up: VecDeque<(RelayLeg, ConnStep)>,
     /// Connections with clear bytes that have not been looked at.
     readable: BTreeSet<StreamId>,
     /// The last unit taken from a connection, still to be removed from it.
@@ -124,6 +126,7 @@ impl Media {
             conns: Conns::new(config.conns, rng.fork(), now),
             clock: Clock::new(now),
             streams: BTreeMap::new(),
+            given_up: VecDeque::new(),
             readable: BTreeSet::new(),
             taken: None,
             ears: Ears::new(config.media_timeout),
@@ -312,6 +315,13 @@ impl Media {
     /// There is a TCP connection.
     pub fn connected(&mut self, now: Instant, conn: ConnId, local: SocketAddr, remote: SocketAddr) {
         let now = self.clock.advance(now);
+        if let Some(stream) = self
+            .conns
+            .key(conn)
+            .and_then(|id| self.streams.get_mut(&id))
+        {
+            stream.connected();
+        }
         self.conns.connected(now, conn, local, remote);
         self.pump();
     }

@@ -7,7 +7,7 @@ use alloc::string::String;
 use http_connect::auth::{ClientAuth, Credentials};
 use ice_proto::{Instant, SessionAction, Step, StreamFailure, StreamId, Transport};
 
-use super::{Media, MediaAction, MediaEvent, RelayLeg, ServerCause};
+use super::{ConnStep, Media, MediaAction, MediaEvent, RelayLeg, ServerCause};
 use crate::conns::{ConnAction, ConnError, ConnEvent, ConnId, ConnPlan, Endpoint};
 use crate::tunnel::TunnelError;
 
@@ -20,11 +20,24 @@ pub(super) struct Stream {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// The session waits for it.
-    Opening,
+    /// The session waits for it, and it for this.
+    Opening(ConnStep),
     Open,
     /// The other side has closed, or it broke; what came before is still read.
     Ending(Option<ConnError>),
+}
+
+impl Stream {
+    /// There is a TCP connection.
+    pub(super) const fn connected(&mut self) {
+        if let State::Opening(step) = &mut self.state {
+            *step = if self.leg.via_proxy {
+                ConnStep::Proxy
+            } else {
+                ConnStep::Tls
+            };
+        }
+    }
 }
 
 impl Media {
@@ -59,9 +72,12 @@ impl Media {
                 server_name,
             } => self.open_stream(id, transport, remote, server_name),
             SessionAction::CloseStream { id } => {
-                self.streams.remove(&id);
-                self.readable.remove(&id);
-                self.conns.close(self.clock.now(), id);
+                if let Some(stream) = self.streams.get(&id)
+                    && let State::Opening(step) = stream.state
+                {
+                    self.given_up.push_back((stream.leg, step));
+                }
+                self.forget_stream(id);
             }
             SessionAction::OpenSocket { relay, local } => self
                 .actions
@@ -86,13 +102,15 @@ impl Media {
             transport,
             via_proxy: self.config.proxy.is_some(),
         };
-        let state = State::Opening;
+        let state = State::Opening(ConnStep::Tcp);
         self.streams.insert(id, Stream { leg, state });
         if let Err(cause) = self.plan(id, transport, server, name) {
             let coarse = match cause {
                 ServerCause::NoTls => StreamFailure::Tls,
                 ServerCause::Plan(_) => StreamFailure::Proxy,
-                ServerCause::Conn(_) | ServerCause::Server(_) => StreamFailure::Other,
+                ServerCause::Conn(_) | ServerCause::Server(_) | ServerCause::GivenUp(_) => {
+                    StreamFailure::Other
+                }
             };
             self.stream_failed(id, coarse, cause);
         }
@@ -144,7 +162,10 @@ impl Media {
         } = stream.leg;
         let conn = self.conns.id(id);
         match event {
-            ConnEvent::Proxied => self.events.push_back(MediaEvent::Proxied { server }),
+            ConnEvent::Proxied => {
+                stream.state = State::Opening(ConnStep::Tls);
+                self.events.push_back(MediaEvent::Proxied { server });
+            }
             ConnEvent::Ready { local, .. } => {
                 stream.state = State::Open;
                 self.events.push_back(MediaEvent::Connected {
@@ -171,7 +192,7 @@ impl Media {
             }
             ConnEvent::Closed => stream.state = State::Ending(None),
             ConnEvent::Failed(error) => {
-                if let State::Opening = stream.state {
+                if let State::Opening(_) = stream.state {
                     let coarse = coarse(&error);
                     return self.stream_failed(id, coarse, error.into());
                 }

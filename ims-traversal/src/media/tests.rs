@@ -8,6 +8,7 @@ mod world;
 
 use core::time::Duration;
 
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use std::sync::OnceLock;
@@ -348,6 +349,35 @@ fn failures_name_the_server_and_the_step() {
     let failed = failures(&world, 0);
     assert_eq!(format!("{}", failed[0].2), "no CONNECT to port 80");
     assert_eq!(world.nodes[0].connects, [""; 0]);
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_is_given_up_where_it_is() {
+    let check = |via_proxy: bool, mute: &str, told: &str| {
+        let mut alice = config(Role::Controlling, &[(TURN_TLS, Transport::Tls)]);
+        alice.proxy = via_proxy.then(|| proxy(None));
+        let mut world = alice_and_bob(alice);
+        world.mute = Some(mute.into());
+        world.run(9000);
+        assert!(!world.nodes[0].is_told(&MediaEvent::Gathered));
+        world.run(2000);
+        assert!(world.nodes[0].is_told(&MediaEvent::Gathered));
+        let failed = failures(&world, 0);
+        let [(server, Step::Open, cause)] = &failed[..] else {
+            panic!("{told}: {failed:?}");
+        };
+        assert_eq!(*server, addr(TURN_TLS));
+        assert_eq!(
+            cause.to_string(),
+            format!("not waited for any longer during {told}")
+        );
+        assert_eq!(world.nodes[0].closed, 1);
+    };
+    check(false, "connect", "the TCP connection");
+    check(true, "connect", "the TCP connection");
+    check(true, "input", "HTTP CONNECT");
+    check(false, "input", "the TLS handshake");
+    check(true, "upstream", "the TLS handshake");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the session tells, with what only this layer knows.
 
-use ice_proto::{ComponentId, Event, Role, Route, ServerFailure, SessionEvent, Transport};
+use core::net::SocketAddr;
 
-use super::{Media, MediaEvent, RelayLeg, ServerCause};
+use ice_proto::{ComponentId, Event, Role, Route, ServerFailure, SessionEvent, Step, Transport};
+
+use super::{ConnStep, Media, MediaEvent, RelayLeg, ServerCause};
 
 impl Media {
     /// Passes an event on. `detail` is why a stream failed, if this is about one.
@@ -18,9 +20,14 @@ impl Media {
                 step,
                 cause,
             } => {
-                let cause = match (cause, detail) {
-                    (ServerFailure::Stream(_), Some(detail)) => detail,
-                    (cause, _) => cause.into(),
+                let waited_for = match (step, cause) {
+                    (Step::Open, ServerFailure::Timeout) => self.given_up(server, transport),
+                    _ => None,
+                };
+                let cause = match (cause, detail, waited_for) {
+                    (ServerFailure::Stream(_), Some(detail), _) => detail,
+                    (_, _, Some(step)) => ServerCause::GivenUp(step),
+                    (cause, _, None) => cause.into(),
                 };
                 MediaEvent::ServerFailed {
                     server,
@@ -40,6 +47,13 @@ impl Media {
             _ => return,
         };
         self.events.push_back(event);
+    }
+
+    /// What a stream to this server was waiting for when the session gave it up.
+    fn given_up(&mut self, server: SocketAddr, transport: Transport) -> Option<ConnStep> {
+        let mut all = self.given_up.iter();
+        let at = all.position(|(leg, _)| leg.server == server && leg.transport == transport)?;
+        self.given_up.remove(at).map(|(_, step)| step)
     }
 
     fn ice_event(&mut self, event: Event) {

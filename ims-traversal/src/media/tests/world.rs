@@ -86,6 +86,8 @@ pub(super) struct World {
     pub(super) plain: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Streams are cut into pieces of so many bytes.
     pub(super) cut: usize,
+    /// Nothing comes back from here on: `connect`, `input`, or `upstream` of the proxy.
+    pub(super) mute: Option<String>,
     /// `user:pass` the proxy wants, base64.
     pub(super) password: Option<&'static str>,
     tls: Arc<ServerConfig>,
@@ -106,6 +108,7 @@ impl World {
             server: Server::new(config, users, [9; 32], Instant::ZERO).unwrap(),
             plain: Vec::new(),
             cut: 100_000,
+            mute: None,
             password: None,
             tls,
             relays: BTreeMap::new(),
@@ -288,6 +291,7 @@ impl World {
         }
         while let Some(action) = self.nodes[index].media.poll_action() {
             moved = true;
+            let mute = self.is_mute("connect");
             let node = &mut self.nodes[index];
             match action {
                 MediaAction::Connect { conn, to } => {
@@ -295,6 +299,7 @@ impl World {
                     node.connects.push(to.clone());
                     match node.refuses.get(&to) {
                         Some(failure) => node.media.connection_failed(now, conn, *failure),
+                        None if mute => {}
                         None => self.connect(index, conn, &to),
                     }
                 }
@@ -317,6 +322,10 @@ impl World {
             node.events.push(event);
         }
         moved
+    }
+
+    fn is_mute(&self, where_: &str) -> bool {
+        self.mute.as_deref() == Some(where_)
     }
 
     fn connect(&mut self, index: usize, conn: ConnId, to: &str) {
@@ -376,6 +385,9 @@ impl World {
             && let Some(len) = node.media.poll_conn(conn, &mut buf)
         {
             moved = true;
+            if self.mute.as_deref() == Some("input") {
+                continue;
+            }
             match &mut far {
                 Far::Served(served) => served.tunnel.handle_input(self.now, &buf[..len]),
                 Far::Proxy(proxy, upstream) => {
@@ -392,10 +404,11 @@ impl World {
         if let Far::Proxy(proxy, upstream) = &mut far {
             eof = self.settle_proxy(proxy, upstream, &mut back);
         }
+        let mute = matches!(far, Far::Proxy(..)) && self.is_mute("upstream");
         if let Some(served) = far.served() {
             self.settle_served(served);
             let mut out = Vec::new();
-            while let Some(len) = served.tunnel.poll_transmit(&mut buf) {
+            while !mute && let Some(len) = served.tunnel.poll_transmit(&mut buf) {
                 out.extend_from_slice(&buf[..len]);
             }
             match &mut far {
