@@ -25,7 +25,11 @@ fn forged(flight: &Flight, round: usize) -> Vec<u8> {
         kind => {
             let writer = Writer::new(&mut buf, ty.success(), id)
                 .attribute(&wire::XorRelayedAddress(addr("6.6.6.6:6")))
-                .attribute(&wire::Lifetime(if round % 2 == 0 { 0 } else { 86_400 }));
+                .attribute(&wire::Lifetime(if round.is_multiple_of(2) {
+                    0
+                } else {
+                    86_400
+                }));
             if kind == 1 {
                 writer.finish()
             } else {
