@@ -62,6 +62,9 @@ impl Flight {
     }
 }
 
+/// Somebody on the way: what is answered to a message before its receiver sees it.
+type Forger = dyn FnMut(&Flight) -> Option<Vec<u8>>;
+
 /// A datagram that left a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -144,7 +147,7 @@ pub struct World<U: Users = StaticUsers> {
     /// Local addresses that the server sees as others from now on: NATs have forgotten them.
     pub nat: BTreeMap<SocketAddr, SocketAddr>,
     /// Answers that somebody on the way makes, who is faster than the server.
-    pub forges: Box<dyn FnMut(&Flight) -> Option<Vec<u8>>>,
+    pub forges: Box<Forger>,
     /// Says which messages are lost.
     pub loses: Box<dyn FnMut(&Flight) -> bool>,
     next_stream: u64,
