@@ -292,9 +292,11 @@ impl Tunnel {
         }
     }
 
+    /// The other side sends no more. What waits is still sent, and with TLS this side's farewell
+    /// (RFC 8446 section 6.1).
     fn closed(&mut self) {
         if matches!(self.state, State::Open(_)) {
-            self.state = State::Ended;
+            self.close();
             self.events.push_back(TunnelEvent::Closed);
         }
     }

@@ -114,8 +114,11 @@ fn tls_carries_bytes_both_ways_however_they_are_cut() {
         assert_eq!(read_all(&mut b), b"hello");
         assert_eq!(read_all(&mut a), long);
         a.close();
-        pump(&mut a, &mut b, cut);
+        let farewell = output(&mut a, cut);
+        b.handle_input(Instant::ZERO, &farewell);
         assert_eq!(events(&mut b), [TunnelEvent::Closed]);
+        // It is answered in kind.
+        assert_eq!(output(&mut b, cut).len(), farewell.len());
         assert_eq!(b.write(b"late"), 0);
     }
 }
@@ -241,7 +244,10 @@ fn clear_tunnels_are_limited_and_lose_nothing() {
     assert_eq!(a.write(&long), 64 * 1024);
     assert_eq!(output(&mut a, 999).len(), 64 * 1024);
     a.handle_input(Instant::ZERO, b"abc");
+    a.write(b"rest");
     a.handle_eof(Instant::ZERO);
     assert_eq!(events(&mut a), [TunnelEvent::Closed]);
+    // The other side may still read.
+    assert_eq!((a.write(b"more"), output(&mut a, 2)), (0, b"rest".to_vec()));
     assert_eq!(read_all(&mut a), b"abc");
 }
