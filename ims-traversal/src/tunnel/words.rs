@@ -39,7 +39,7 @@ pub struct ProxyHop {
     pub auth: ClientAuth,
 }
 
-/// What a [`Tunnel`] is made of.
+/// What a [`Tunnel`](super::Tunnel) is made of.
 ///
 /// ```
 /// use ims_traversal::tunnel::TunnelConfig;
@@ -167,16 +167,17 @@ pub enum TunnelEvent {
         alpn: Option<Vec<u8>>,
     },
     /// Close this connection, open another one to the same proxy, then call
-    /// [`Tunnel::handle_connected`].
+    /// [`Tunnel::handle_connected`](super::Tunnel::handle_connected).
     Reconnect,
-    /// The proxy wants user name and password and there are none: [`Tunnel::set_credentials`].
+    /// The proxy wants user name and password and there are none:
+    /// [`Tunnel::set_credentials`](super::Tunnel::set_credentials).
     NeedCredentials {
         /// What they are for, as the proxy says.
         realm: String,
         /// How they will be sent.
         scheme: Scheme,
     },
-    /// The proxy's authentication needs a token: [`Tunnel::set_token`].
+    /// The proxy's authentication needs a token: [`Tunnel::set_token`](super::Tunnel::set_token).
     NeedToken {
         /// Negotiate or NTLM.
         scheme: Scheme,
