@@ -51,6 +51,9 @@ impl Agent {
         }
         let here = core::mem::replace(&mut self.here, Here::generate(&mut self.rng));
         let mut selected = core::mem::take(&mut self.selected);
+        // What was in use has not been released, even if the other side was lost.
+        let held: smallvec::SmallVec<[Base; 4]> =
+            selected.values().map(|selected| selected.base).collect();
         selected.retain(|_, selected| !selected.lost);
         // A restart that comes before the last one has led to anything leaves that one's past.
         if let Some(there) = self.there.take()
@@ -66,12 +69,13 @@ impl Agent {
             let last = self.config.old_generation;
             self.timers.arm(Timer::OldGeneration, now, last);
         }
-        self.reset();
+        self.reset(&held);
         Ok(())
     }
 
-    /// Forgets all of the present generation but the role and what is known of local addresses.
-    fn reset(&mut self) {
+    /// Forgets all of the present generation but the role and what is known of local addresses;
+    /// those in `held` are still there.
+    fn reset(&mut self, held: &[Base]) {
         self.generation = self.generation.wrapping_add(1);
         self.tie_breaker = self.rng.u64();
         self.switches = 0;
@@ -88,7 +92,9 @@ impl Agent {
             .retain(|_, permission| *permission == Permission::Created);
         let released: smallvec::SmallVec<[bool; 8]> =
             self.lists.iter().map(|list| list.released).collect();
-        let used = |base: Base| self.old.as_ref().is_some_and(|old| old.uses(base));
+        let used = |base: Base| {
+            held.contains(&base) || self.old.as_ref().is_some_and(|old| old.uses(base))
+        };
         self.locals.retain(|_, known| {
             let stream = usize::from(known.candidate.component.stream);
             let gone = released.get(stream).copied().unwrap_or(false);
