@@ -162,11 +162,16 @@ impl Ue {
             Phase::Idle | Phase::Running | Phase::Leaving | Phase::Stopped => None,
         };
         let media = self.media.values().map(|entry| entry.media.poll_timeout());
-        [until, self.access.poll_timeout(), self.calls.poll_timeout()]
-            .into_iter()
-            .chain(media)
-            .flatten()
-            .min()
+        [
+            until,
+            self.access.poll_timeout(),
+            self.calls.poll_timeout(),
+            self.timers.next(),
+        ]
+        .into_iter()
+        .chain(media)
+        .flatten()
+        .min()
     }
 
     /// What the host must do next.

@@ -24,6 +24,12 @@ use crate::sdp::{Direction, Negotiation, NegotiationError, RemoteTransport};
 const MAX_TRIES: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 
+/// A new way for the media that the other side cannot be offered now, because it has lost its flow
+/// for instance, is offered again so many times, 10 s apart: as long as a user agent takes to come
+/// back.
+const MAX_REFUSALS: u32 = 7;
+const NEXT_OFFER: Duration = Duration::from_secs(10);
+
 /// A description that is due as soon as the candidates are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
@@ -52,6 +58,8 @@ pub(super) struct Leg {
     poor: bool,
     /// How often gathering was begun anew for that reason.
     tries: u32,
+    /// How often a new way could not be offered.
+    refusals: u32,
     established: bool,
     /// The early dialog whose answer is in use.
     early: Option<usize>,
@@ -102,6 +110,7 @@ impl Ue {
             waits: false,
             poor: false,
             tries: 0,
+            refusals: 0,
             established: false,
             early: None,
             restarts: self.config.media_restarts,
@@ -194,7 +203,8 @@ impl Ue {
         let Some(leg) = self.legs.get_mut(&call) else {
             return;
         };
-        (leg.fresh, leg.waits, leg.tries) = (false, false, 0);
+        (leg.fresh, leg.waits) = (false, false);
+        (leg.tries, leg.refusals) = (0, 0);
         let Some(agreed) = leg.negotiation.agreed() else {
             return;
         };
@@ -346,7 +356,7 @@ impl Ue {
             Some(Err(error)) => return self.refuse(now, call, refusal(error)),
         };
         leg.due = Due::Accept;
-        if restart && !leg.fresh {
+        if restart && (leg.waits || !leg.fresh) {
             self.restart_media(now, call);
         }
         self.describe(now, call);
@@ -375,6 +385,11 @@ impl Ue {
             return;
         }
         if leg.fresh {
+            if code.is_some_and(may_pass) && leg.refusals < MAX_REFUSALS {
+                leg.refusals = leg.refusals.saturating_add(1);
+                (leg.wants_offer, leg.waits) = (true, true);
+                return self.timers.arm(call, now, NEXT_OFFER);
+            }
             let refused = EndCause::Media(String::from("new way refused"));
             self.end_call(now, call, refused);
         }
@@ -524,6 +539,11 @@ fn user_fragment(transport: &RemoteTransport) -> Option<String> {
         RemoteTransport::Ice(description) => Some(description.remote.credentials.ufrag.clone()),
         RemoteTransport::Plain { .. } | RemoteTransport::Nowhere => None,
     }
+}
+
+/// Whether a refusal is about the moment, not about the offer.
+const fn may_pass(code: StatusCode) -> bool {
+    matches!(code.number(), 404 | 430 | 480 | 500 | 502 | 503 | 504)
 }
 
 /// What SIP says to an offer that cannot be taken (RFC 3261 section 13.3.1.3).

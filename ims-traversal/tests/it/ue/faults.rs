@@ -65,6 +65,52 @@ fn a_lost_relay_is_replaced_by_an_ice_restart() {
 }
 
 #[test]
+fn servers_that_are_away_for_a_while_are_asked_again() {
+    let mut world = World::registered(Place::Only443, |_| {});
+    let calls = world.call();
+    world.turn_down = true;
+    world.cut(BOB, |conn| !control(conn));
+    // 2 and 4 s; then the next attempt finds it.
+    world.run_for(7);
+    world.turn_down = false;
+    assert!(world.run(60, |w| w.ways(ALICE) >= 2 && w.ways(BOB) >= 2));
+    assert_eq!(world.pair(BOB), "relay relay TLS");
+    world.assert_talk(calls);
+    world.stop();
+
+    // Not for ever: what is there is offered then, and leads nowhere.
+    let mut world = World::registered(Place::Only443, |_| {});
+    world.call();
+    world.turn_down = true;
+    world.cut(BOB, |conn| !control(conn));
+    assert!(world.run(200, |w| w.ended(ALICE).is_some() && w.ended(BOB).is_some()));
+    world.turn_down = false;
+    world.stop();
+}
+
+#[test]
+fn a_call_survives_the_loss_of_everything() {
+    for place in [Place::Only443, Place::OnlyProxy] {
+        let mut world = World::registered(place, |_| {});
+        let calls = world.call();
+        (world.turn_down, world.pcscf_down) = (true, true);
+        assert_eq!(world.cut(BOB, |_| true), 2);
+        world.run_for(5);
+        (world.turn_down, world.pcscf_down) = (false, false);
+        // Alice notices that nothing comes, and starts over as well.
+        assert!(
+            world.run(100, |w| w.registrations(BOB) == 2 && w.ways(BOB) >= 2),
+            "{place:?} {:?} {:?}",
+            world.ended(ALICE),
+            world.ended(BOB)
+        );
+        world.run_for(5);
+        world.assert_talk(calls);
+        world.stop();
+    }
+}
+
+#[test]
 fn lost_media_end_the_call_when_told_so() {
     let mut world = World::registered(Place::Only443, |config| config.media_restarts = 0);
     world.call();

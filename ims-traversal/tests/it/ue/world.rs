@@ -108,6 +108,10 @@ pub struct World {
     relays: BTreeMap<SocketAddr, RelayId>,
     /// Datagrams under way: when they arrive; from, to, payload.
     flight: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    /// The TURN server refuses connections.
+    pub turn_down: bool,
+    /// The P-CSCF does.
+    pub pcscf_down: bool,
     /// Datagrams that crossed a firewall.
     pub datagrams: u64,
     next: u16,
@@ -173,6 +177,8 @@ impl World {
             sockets: BTreeMap::new(),
             relays: BTreeMap::new(),
             flight: BTreeMap::new(),
+            turn_down: false,
+            pcscf_down: false,
             datagrams: 0,
             next: 40_000,
         }
@@ -296,6 +302,15 @@ impl World {
         // What is not let out vanishes.
         if !self.nodes[user].place.lets(to.port()) {
             return;
+        }
+        let down = match conn {
+            UeConn::Control(_) => self.pcscf_down,
+            UeConn::Media(..) => self.turn_down,
+        };
+        if down {
+            let refused = ConnFailure::Refused;
+            let ue = &mut self.nodes[user].ue;
+            return ue.connection_failed(self.now, conn, refused);
         }
         let host = self.nodes[user].host;
         let local = SocketAddr::from(([192, 168, 1, host], self.port()));
