@@ -177,7 +177,8 @@ pub enum TunnelEvent {
         /// How they will be sent.
         scheme: Scheme,
     },
-    /// The proxy's authentication needs a token: [`Tunnel::set_token`](super::Tunnel::set_token).
+    /// The proxy's authentication needs a token:
+    /// [`Tunnel::set_token`](super::Tunnel::set_token).
     NeedToken {
         /// Negotiate or NTLM.
         scheme: Scheme,
