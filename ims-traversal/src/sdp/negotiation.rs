@@ -124,6 +124,8 @@ pub struct RemoteOffer {
     pub ptime: Option<u16>,
     /// The answer is to say `a=ice-mismatch`.
     mismatch: bool,
+    /// How the other side is reached if the answer has no ICE.
+    without_ice: RemoteTransport,
     layout: Layout,
 }
 
@@ -364,8 +366,10 @@ impl Negotiation {
             Some(Change::Restart) => true,
             Some(Change::Forbidden) => return Err(NegotiationError::IceChanged),
         };
+        let without_ice = remote::plain(&sdp, index, rtcp_mux);
         let offer = RemoteOffer {
             restart,
+            without_ice: without_ice.unwrap_or(RemoteTransport::Nowhere),
             codecs,
             direction: held(sdp.direction(index).reversed(), &transport),
             rtcp_mux,
@@ -422,13 +426,18 @@ impl Negotiation {
             bandwidth: self.config.bandwidth,
         };
         let text = body.text();
+        let transport = if local.ice.is_empty() {
+            offer.without_ice
+        } else {
+            offer.transport
+        };
         self.layout = offer.layout;
         self.agreed = Some(Agreed {
             send: offer.codecs,
             receive,
             direction,
             rtcp_mux: offer.rtcp_mux,
-            transport: offer.transport,
+            transport,
             ptime: offer.ptime,
         });
         Ok(self.say(text, local))

@@ -153,7 +153,12 @@ fn mismatches(sdp: &Sdp<'_>, media: usize, mux: bool) -> Vec<(u16, SocketAddr)> 
         .collect()
 }
 
-fn plain(sdp: &Sdp<'_>, media: usize, mux: bool) -> Result<RemoteTransport, NegotiationError> {
+/// How a media part is reached without ICE.
+pub(super) fn plain(
+    sdp: &Sdp<'_>,
+    media: usize,
+    mux: bool,
+) -> Result<RemoteTransport, NegotiationError> {
     let rtp = sdp.rtp(media).ok_or(NegotiationError::NoAddress)?;
     let Destination::Addr(rtp) = rtp else {
         return Err(NegotiationError::Name);

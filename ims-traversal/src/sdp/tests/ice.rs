@@ -263,3 +263,18 @@ fn later_offers_start_over_with_new_credentials_or_leave_ice_alone() {
     check(audio, &first, Ok(true));
     check(audio, audio, Ok(false));
 }
+
+#[test]
+fn without_ice_in_the_answer_there_is_none() {
+    let mut caller = negotiation(|_| {});
+    let offer = caller.offer(&ice("192.0.2.1:4000", None)).unwrap();
+    let mut callee = negotiation(|_| {});
+    let asked = callee.handle_offer(offer.as_bytes()).unwrap();
+    assert!(asked.transport.is_ice());
+    let there = LocalTransport::plain(addr("192.0.2.2:5000"), None);
+    let answer = callee.answer(&there).unwrap();
+    let peers = callee.agreed().unwrap().transport.addresses();
+    assert_eq!(peers, [addr("192.0.2.1:4000")]);
+    let agreed = caller.handle_answer(answer.as_bytes()).unwrap();
+    assert_eq!(agreed.transport.addresses(), [addr("192.0.2.2:5000")]);
+}
