@@ -76,7 +76,10 @@ impl Report {
                 let values = json!({ "codec": codec, "direction": direction, "ice": ice });
                 self.step("agreed", &words, values);
             }
-            UeEvent::ChangeRefused { .. } => self.plain("refused", "change of the session"),
+            UeEvent::ChangeRefused { code, .. } => {
+                let code = code.map_or_else(String::new, |code| code.to_string());
+                self.plain("change refused", &code);
+            }
             UeEvent::Info { content_type, .. } => self.plain("info", content_type),
             UeEvent::Ended { cause, .. } => self.plain("ended", &cause.to_string()),
             UeEvent::Message { from, body, .. } => {

@@ -443,7 +443,13 @@ impl Ue {
         };
         match &event {
             MediaEvent::Gathered => {
-                let again = leg.fresh && leg.poor && leg.due == Due::Nothing;
+                let offers = leg.fresh && leg.due == Due::Nothing;
+                if offers && self.flows.is_empty() {
+                    // It is not known how things are when there is a flow.
+                    leg.waits = true;
+                    return;
+                }
+                let again = offers && leg.poor;
                 if again && leg.tries < MAX_TRIES {
                     let wait = FIRST_WAIT.saturating_mul(1 << leg.tries);
                     leg.tries = leg.tries.saturating_add(1);
@@ -541,9 +547,10 @@ fn user_fragment(transport: &RemoteTransport) -> Option<String> {
     }
 }
 
-/// Whether a refusal is about the moment, not about the offer.
+/// Whether a refusal is about the moment, not about the offer. 477 is what Kamailio says when a
+/// connection is gone.
 const fn may_pass(code: StatusCode) -> bool {
-    matches!(code.number(), 404 | 430 | 480 | 500 | 502 | 503 | 504)
+    matches!(code.number(), 404 | 430 | 477 | 480 | 500 | 502 | 503 | 504)
 }
 
 /// What SIP says to an offer that cannot be taken (RFC 3261 section 13.3.1.3).
