@@ -84,9 +84,9 @@ impl AgentNode {
     pub(super) fn start(&mut self, net: &mut Net) {
         let (now, seed) = (net.now(), net.choices().machine_seed());
         let habits = self.habits.clone();
-        let slack = self.watch.slack;
+        let late = self.watch.late;
         self.watch = Watch::new(Recovery::default(), &EDGES.map(|(name, _)| name));
-        self.watch.slack = slack;
+        self.watch.late = late;
         self.machine = Some(Checked::new("user agent", now, move || {
             let instance = InstanceId::new("urn:uuid:0a1b2c3d-0000-4000-8000-00aabbccddee");
             let proxy = |(name, _)| {

@@ -431,6 +431,24 @@ impl CoreNode {
         self.call_ended(net, id, code);
     }
 
+    /// Whether the binding of a target is still the same.
+    fn holds(&self, target: &Target) -> bool {
+        let uri = UriBuf::parse(AOR).expect("a URI");
+        let registrar = &self.machine.machine().registrar;
+        let mut targets = registrar.targets(&uri.as_uri()).expect("our domain");
+        let mut next = targets.first(0);
+        while let Some(found) = next {
+            if found.binding == target.binding {
+                return true;
+            }
+            next = match targets.next(0, StatusCode::FLOW_FAILED) {
+                Next::Try(target) => Some(target),
+                Next::Done => None,
+            };
+        }
+        false
+    }
+
     fn call_ended(&mut self, net: &Net, id: ClientId, code: StatusCode) {
         let Some(mut call) = self.calls.remove(&id) else {
             return;
@@ -443,7 +461,10 @@ impl CoreNode {
             return;
         }
         if code == StatusCode::FLOW_FAILED {
-            self.model.drop_target(AOR, &call.target);
+            // It may have ended and come again since.
+            if self.holds(&call.target) {
+                self.model.drop_target(AOR, &call.target);
+            }
             let outputs = self
                 .machine
                 .input(net.now(), RegistrarIn::Drop(call.target.binding));

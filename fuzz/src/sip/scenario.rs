@@ -126,9 +126,8 @@ impl SipWorld {
             }
             7 => net.rebind(self.access),
             8 => {
-                let late = net.choices().duration(Duration::from_secs(20));
-                net.lateness = late;
-                self.agent.watch.slack = self.agent.watch.slack.max(late);
+                net.lateness = net.choices().duration(Duration::from_secs(20));
+                self.agent.watch.late = true;
             }
             9 => net.lateness = Duration::ZERO,
             10 => {
