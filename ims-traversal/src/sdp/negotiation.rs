@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::IpAddr;
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
@@ -139,7 +140,7 @@ enum State {
         layout: Layout,
     },
     /// One of the other side.
-    Asked(RemoteOffer),
+    Asked(Box<RemoteOffer>),
 }
 
 /// A description as it was said. `Debug` does not show it.
@@ -378,7 +379,7 @@ impl Negotiation {
             mismatch,
             layout: layout(&sdp, index),
         };
-        self.state = State::Asked(offer);
+        self.state = State::Asked(Box::new(offer));
         self.asked().ok_or(NegotiationError::State)
     }
 
