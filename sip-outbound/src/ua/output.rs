@@ -88,7 +88,7 @@ impl UserAgent {
     /// does not hold the others up.
     ///
     /// # Panics
-    /// On a datagram flow when `buf` is shorter than the datagram, see [`MAX_TRANSMIT`].
+    /// On a datagram flow when `buf` is shorter than the datagram, see [`MAX_TRANSMIT`](crate::MAX_TRANSMIT).
     pub fn poll_flow(&mut self, flow: FlowId, buf: &mut [u8]) -> Option<usize> {
         if !self.flows.contains_key(&flow) {
             return self.leftovers.take(flow, buf);
