@@ -289,9 +289,12 @@ own_signals() {
 	printf 'ue:first\n' >"$work/users"
 	ip netns exec "$LAB_NS-srv" "$BIN/turn-server" --udp "$LAB_OWN2_IP:3478" --relay "$LAB_OWN2_IP" \
 		--realm "$LAB_TURN_REALM" --users "$work/users" --peers any --rfc5766-channels --workers 2 --drain 15 \
-		>"$work/signals.log" 2>&1 &
+		--spread address >"$work/signals.log" 2>&1 &
 	pid=$!
 	sleep 1
+	out=$(timeout 30 "$lab" exec ue turnutils_uclient -e "$LAB_PEER_IP" -r 3480 -n 5 -m 3 -u ue -w first "$LAB_OWN2_IP" 2>&1)
+	case $out in *'Total lost packets 0 '*) code=0 ;; *) code=1 ;; esac
+	report "own turn-server: reserved ports (RTCP)" $code "$out"
 	printf 'no password here\n' >"$work/users"
 	kill -HUP $pid && sleep 0.5
 	out=$("${try[@]}" -u ue -w first "$LAB_OWN2_IP" 2>&1)

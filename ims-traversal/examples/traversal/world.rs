@@ -236,6 +236,7 @@ fn start_turn(at: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Result<Host> {
         workers: 1,
         tls: Some(tls),
         buffers: host::sockets::Buffers::default(),
+        spread: host::sockets::Spread::Flow,
         secret: None,
     };
     Host::start(config, Keys { listed, rest: None }, Quota::new(100, 1000))

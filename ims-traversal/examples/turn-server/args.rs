@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::config::{Config, Format, Preset};
+use crate::config::{Config, Format, Preset, Spread};
 
 /// A TURN server (RFC 8656, 6062) that relays UDP and TCP to clients over UDP, TCP and TLS.
 ///
@@ -81,6 +81,9 @@ pub struct Args {
     /// Takes channel numbers up to 0x7FFF, as clients of RFC 5766 use.
     #[arg(long)]
     rfc5766_channels: bool,
+    /// How clients are spread over the workers.
+    #[arg(long, value_enum)]
+    spread: Option<Spread>,
     /// Threads; 0 is one for each core.
     #[arg(long)]
     workers: Option<usize>,
@@ -118,6 +121,7 @@ impl Args {
         set(&mut config.limits.allocations, &self.max_allocations);
         set(&mut config.limits.allocations_per_user, &self.max_per_user);
         set(&mut config.workers, &self.workers);
+        set(&mut config.listen.spread, &self.spread);
         set(&mut config.metrics.listen, &self.metrics.map(Some));
         set(&mut config.drain.seconds, &self.drain);
         config.relay.tcp |= self.relay_tcp;

@@ -36,6 +36,18 @@ pub struct Listeners {
     pub tls: Vec<SocketAddr>,
     /// Bytes the kernel keeps for each UDP listener and worker.
     pub socket_buffer: Option<usize>,
+    pub spread: Spread,
+}
+
+/// How clients are spread over the workers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// By addresses and ports.
+    #[default]
+    Flow,
+    /// By the client's address.
+    Address,
 }
 
 /// PEM files.

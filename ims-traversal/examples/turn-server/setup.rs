@@ -14,7 +14,7 @@ use stun_proto::wire::{PasswordAlgorithmId, PasswordAlgorithms};
 use turn_proto::policy::{self, Prefix};
 use turn_proto::server::{self, RestHash, RestUsers, ServerConfig, StaticUsers};
 
-use crate::config::{Algorithm, Answer, Config, Hash, Preset};
+use crate::config::{Algorithm, Answer, Config, Hash, Preset, Spread};
 use crate::host::{HostConfig, Keys, Listen, Quota, RelayAddress, sockets};
 
 /// Everything the host is started with.
@@ -59,6 +59,10 @@ impl Setup {
             buffers: sockets::Buffers {
                 listener: config.listen.socket_buffer,
                 relay: config.relay.socket_buffer,
+            },
+            spread: match config.listen.spread {
+                Spread::Flow => sockets::Spread::Flow,
+                Spread::Address => sockets::Spread::Address,
             },
             secret: secret(config)?,
         };

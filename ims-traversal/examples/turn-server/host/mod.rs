@@ -66,6 +66,7 @@ pub struct HostConfig {
     /// Needed to listen for TLS.
     pub tls: Option<Arc<TlsConfig>>,
     pub buffers: sockets::Buffers,
+    pub spread: sockets::Spread,
     /// The secret that servers of several machines share; made for the moment without one.
     pub secret: Option<[u8; 32]>,
 }
@@ -245,8 +246,9 @@ fn open(config: &HostConfig) -> Result<(Vec<Sockets>, Vec<Listen>)> {
             let mut entry = Listen { at, ..*listen };
             sockets::is_free(at, listen.transport.is_stream())
                 .with_context(|| format!("{} {at}", listen.transport))?;
-            for own in &mut all {
-                let opened = open_one(config, own, entry);
+            for (index, own) in all.iter_mut().enumerate() {
+                let first = index == 0;
+                let opened = open_one(config, own, entry, first);
                 entry.at = opened.with_context(|| format!("{} {at}", listen.transport))?;
             }
             listening.push(entry);
@@ -255,12 +257,21 @@ fn open(config: &HostConfig) -> Result<(Vec<Sockets>, Vec<Listen>)> {
     Ok((all, listening))
 }
 
-fn open_one(config: &HostConfig, own: &mut Sockets, listen: Listen) -> Result<SocketAddr> {
+fn open_one(
+    config: &HostConfig,
+    own: &mut Sockets,
+    listen: Listen,
+    first: bool,
+) -> Result<SocketAddr> {
     let Listen { transport, at } = listen;
+    let by_address = first && config.spread == sockets::Spread::Address;
     match transport {
         Transport::Udp => {
             let socket = sockets::udp_listener(at, config.buffers.listener)?;
             let local = socket.local_addr()?;
+            if by_address {
+                sockets::spread_by_address(&socket, at.is_ipv4(), config.workers)?;
+            }
             own.udp.push(socket);
             Ok(local)
         }
@@ -268,6 +279,9 @@ fn open_one(config: &HostConfig, own: &mut Sockets, listen: Listen) -> Result<So
         Transport::Tcp | Transport::Tls => {
             let socket = sockets::tcp_listener(at)?;
             let local = socket.local_addr()?;
+            if by_address {
+                sockets::spread_by_address(&socket, at.is_ipv4(), config.workers)?;
+            }
             own.tcp.push((socket, transport));
             Ok(local)
         }

@@ -108,6 +108,63 @@ fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32)
 }
 
+/// How the kernel spreads clients over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// By the five-tuple: evenly, whoever the clients are.
+    #[default]
+    Flow,
+    /// By the client's address (IPv6: the /64): all its sockets come to one worker, and so do all
+    /// clients behind one NAT. Linux only.
+    Address,
+}
+
+/// Has the kernel choose among the sockets of one address by the client's address. Said to the
+/// first of them, it holds for all; they are numbered in the order in which they were bound.
+#[cfg(target_os = "linux")]
+pub fn spread_by_address<S: std::os::fd::AsFd>(
+    socket: &S,
+    v4: bool,
+    workers: usize,
+) -> io::Result<()> {
+    use nix::libc::{sock_filter, sock_fprog};
+    use nix::sys::socket::{setsockopt, sockopt::AttachReusePortCbpf};
+
+    /// Classic BPF: offsets from here are into the IP header.
+    const IP: u32 = 0xFFF0_0000;
+    let op = |code, k| sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let load = |at| op(0x20, IP + at);
+    let mut program = if v4 {
+        vec![load(12)]
+    } else {
+        // The second word, exclusive or with the first.
+        vec![load(8), op(0x07, 0), load(12), op(0xAC, 0)]
+    };
+    // Mixed, so that neighbours do not all go the same way; then one of the workers.
+    let workers = u32::try_from(workers).map_err(|_| io::ErrorKind::InvalidInput)?;
+    program.extend([
+        op(0x24, 0x9E37_79B1),
+        op(0x74, 16),
+        op(0x94, workers),
+        op(0x16, 0),
+    ]);
+    let program = sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    Ok(setsockopt(socket, AttachReusePortCbpf, &program)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn spread_by_address<S>(_: &S, _: bool, _: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// The addresses of this host that a wildcard stands for, without link-local ones.
 pub fn expand(at: SocketAddr) -> io::Result<Vec<SocketAddr>> {
     if !at.ip().is_unspecified() {

@@ -42,6 +42,7 @@ fn config(ports: RangeInclusive<u16>) -> HostConfig {
         workers: 2,
         tls: None,
         buffers: sockets::Buffers::default(),
+        spread: sockets::Spread::Flow,
         secret: None,
     }
 }
@@ -316,6 +317,78 @@ fn data_goes_both_ways_through_every_worker() {
     });
     let lost = |s: &Snapshot| s.counts.unsent + s.counts.dropped;
     assert_eq!(host.snapshots().iter().map(lost).sum::<u64>(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn reserved_ports_are_found_where_clients_are_spread_by_address() {
+    let mut config = config(21_700..=21_899);
+    config.spread = sockets::Spread::Address;
+    config.workers = 4;
+    let host = Host::start(config, keys("alice"), Quota::new(100, 100)).unwrap();
+    let mut kept = Vec::new();
+    for _ in 0..12 {
+        let mut client = Ue::new(&host, Transport::Udp, "alice");
+        let options = AllocateOptions {
+            even_port: Some(true),
+            ..AllocateOptions::default()
+        };
+        client.client.allocate(now(), options).unwrap();
+        let (relayed, token) = client.until(|event| match event {
+            Event::Allocated {
+                relayed,
+                reservation,
+                ..
+            } => Some((*relayed, *reservation)),
+            _ => None,
+        });
+        let mut other = Ue::new(&host, Transport::Udp, "alice");
+        let options = AllocateOptions {
+            reservation: token,
+            ..AllocateOptions::default()
+        };
+        other.client.allocate(now(), options).unwrap();
+        let above = other.until(|event| match event {
+            Event::Allocated { relayed, .. } => Some(relayed.port()),
+            _ => None,
+        });
+        assert_eq!(above, relayed.port() + 1);
+        kept.push((client, other));
+    }
+    // All of them have one address, and so one worker.
+    eventually(&host, |all| {
+        let busy = all.iter().filter(|s| s.allocations > 0).count();
+        busy == 1 && all.iter().any(|s| s.allocations == 24)
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn clients_with_many_addresses_are_spread_over_all_workers() {
+    let mut config = config(21_900..=21_999);
+    config.spread = sockets::Spread::Address;
+    let host = Host::start(config, keys("alice"), Quota::new(100, 100)).unwrap();
+    let mut sockets = Vec::new();
+    for n in 1..=40 {
+        let from = UdpSocket::bind((Ipv4Addr::new(127, 0, 7, n), 0)).unwrap();
+        from.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        from.send_to(
+            b"\0\x03\0\0\x21\x12\xa4\x42abcdefghijkl",
+            at(&host, Transport::Udp),
+        )
+        .unwrap();
+        from.recv(&mut [0; 200]).unwrap();
+        let tcp = connect(at(&host, Transport::Tcp));
+        sockets.push((from, tcp));
+    }
+    eventually(&host, |all| {
+        let asked: Vec<u64> = all.iter().map(|s| s.stats.unauthenticated).collect();
+        let streams: Vec<usize> = all.iter().map(|s| s.streams).collect();
+        asked.iter().sum::<u64>() == 40
+            && asked.iter().all(|n| *n >= 8)
+            // These all came from one address.
+            && (streams == [40, 0] || streams == [0, 40])
+    });
 }
 
 #[test]

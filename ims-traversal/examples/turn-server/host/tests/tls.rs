@@ -69,6 +69,7 @@ fn start(tls: Arc<TlsConfig>) -> Host {
         workers: 1,
         tls: Some(tls),
         buffers: sockets::Buffers::default(),
+        spread: sockets::Spread::Flow,
         secret: None,
     };
     Host::start(config, Keys { listed, rest: None }, Quota::new(1, 1)).unwrap()
