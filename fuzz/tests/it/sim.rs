@@ -31,7 +31,7 @@ fn sim_ice_restart() {
 // spec: OUT-4.4-1, OUT-4.4-2, OUT-7-2, SEC-P-11, SEC-P-12, SEC-P-15
 #[test]
 fn sim_sip() {
-    seeds("sip", 12, fuzz::sip::sim_sip);
+    seeds("sip", 30, fuzz::sip::sim_sip);
 }
 
 // spec: OUT-4.4-1, OUT-4.2.1-12
@@ -58,7 +58,7 @@ fn sim_sip_password() {
 #[test]
 fn sim_sip_cut() {
     let [up, down] = fuzz::sip::registration_bytes();
-    let step = if cfg!(debug_assertions) { 67 } else { 1 };
+    let step = if cfg!(debug_assertions) { 23 } else { 1 };
     for (direction, bytes) in [(Direction::Up, up), (Direction::Down, down)] {
         for at in (0..=bytes).step_by(step) {
             let run = std::panic::catch_unwind(|| fuzz::sip::registration_cut(direction, at));
