@@ -308,3 +308,19 @@ fn the_home_network_has_a_limit_of_its_own() {
         assert_eq!(world.phones[bob].count("Request"), 1);
     }
 }
+
+#[test]
+fn a_call_may_ring_for_long() {
+    let mut world = World::new(home_config());
+    let alice = world.phone("alice", 1, 1);
+    let bob = world.phone("bob", 2, 1);
+    world.ask(alice, Method::INVITE, "bob");
+    let (id, ..) = world.phones[bob].request();
+    // Everybody's patience begins anew with each 180.
+    for _ in 0..3 {
+        world.answer(bob, id, StatusCode::RINGING);
+        world.run_for(Duration::from_secs(170));
+    }
+    world.answer(bob, id, StatusCode::OK);
+    assert_eq!(world.phones[alice].response().2.code(), StatusCode::OK);
+}
