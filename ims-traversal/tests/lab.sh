@@ -252,7 +252,9 @@ if up idle; then
 	sip_idle
 fi
 
-# own_relays: turn-server before turnutils_uclient in all its modes, all at the same time.
+# own_relays: turn-server before turnutils_uclient in its modes, all at the same time. Not -Z, which names
+# ADDITIONAL-ADDRESS-FAMILY by the number of a draft (0x8032), nor -R, which often waits for ever, before coturn
+# as well.
 own_relays() {
 	local tls="-t -S -F AESGCM -p 443" v4="-c -e $LAB_PEER_IP -r 3480" v6="-c -x -e $LAB_PEER_IP6 -r 3480"
 	local modes=(
@@ -261,7 +263,7 @@ own_relays() {
 		"-c -y" "-c -y -t" "-c -y $tls"                               # from client to client
 		"-T -p 80" "-T -S -F AESGCM -p 443"                           # connections (RFC 6062)
 		"$v4 -X" "$v4 -g" "$v4 -g -s" "$v4 -D -t"                     # family, DF, padding
-		"$v4 -G" "$v4 -R" "-Z -e $LAB_PEER_IP -r 3480"                # more requests, odd ones, both families
+		"$v4 -G"                                                      # more requests than it needs
 	)
 	local i out pids=()
 	for i in "${!modes[@]}"; do
