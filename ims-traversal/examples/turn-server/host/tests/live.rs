@@ -392,6 +392,34 @@ fn clients_with_many_addresses_are_spread_over_all_workers() {
 }
 
 #[test]
+fn a_client_gets_relays_of_both_families() {
+    let mut config = config(22_000..=22_199);
+    config.relays.push(relay("::1"));
+    let host = Host::start(config, keys("alice"), Quota::new(10, 10)).unwrap();
+    let socket = UdpSocket::bind("[::1]:0").unwrap();
+    let peer = socket.local_addr().unwrap();
+    let mut client = Ue::new(&host, Transport::Udp, "alice");
+    let options = AllocateOptions {
+        additional_v6: true,
+        ..AllocateOptions::default()
+    };
+    client.client.allocate(now(), options).unwrap();
+    let additional = client.until(|event| match event {
+        Event::Allocated { additional, .. } => Some(*additional),
+        _ => None,
+    });
+    client.bind(peer);
+    client.send(peer, b"over IPv6");
+    let mut buf = [0; 100];
+    let (len, from) = socket.recv_from(&mut buf).unwrap();
+    assert_eq!((&buf[..len], Some(from)), (&b"over IPv6"[..], additional));
+    socket.send_to(b"and back", from).unwrap();
+    assert_eq!(client.receive(), b"and back");
+    client.close();
+    assert_eq!(host.quota().allocations(), 0);
+}
+
+#[test]
 fn an_empty_and_the_longest_datagram_pass() {
     let host = start(20_200..=20_299, Quota::new(100, 100));
     let peer = udp_echo();
