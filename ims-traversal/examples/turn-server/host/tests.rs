@@ -4,6 +4,7 @@
 use super::*;
 
 mod live;
+mod rig;
 mod tls;
 
 fn relay(text: &str) -> RelayAddress {
