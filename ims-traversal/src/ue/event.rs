@@ -75,6 +75,22 @@ pub enum UeConn {
     Media(MediaId, ConnId),
 }
 
+/// Whose connection an HTTP proxy wants a token for.
+///
+/// ```
+/// use ims_traversal::ue::ProxyAsker;
+/// use sip_outbound::FlowId;
+///
+/// assert_ne!(ProxyAsker::Control(FlowId(1)), ProxyAsker::Control(FlowId(2)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyAsker {
+    /// A flow, as [`AccessEvent::ProxyToken`] says.
+    Control(FlowId),
+    /// A connection of a call's media, as [`MediaEvent::NeedToken`] says.
+    Media(CallId, ConnId),
+}
+
 /// A UDP socket of the host. Numbered by the machine, never used again.
 ///
 /// ```

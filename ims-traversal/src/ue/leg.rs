@@ -437,6 +437,7 @@ impl Ue {
         if event == MediaEvent::Closed {
             return self.forget_media(id);
         }
+        self.note_asking(id, &event);
         // Of media that are being closed nobody wants to hear.
         let Some(leg) = self.legs.get_mut(&call).filter(|leg| leg.media == id) else {
             return;

@@ -27,6 +27,7 @@
 //! [`CallConfig`], and those of [`UserAgentConfig`](sip_outbound::UserAgentConfig),
 //! [`SessionConfig`](ice_proto::SessionConfig) and [`ConnLimits`](crate::ConnLimits).
 
+mod answers;
 mod call;
 mod config;
 mod event;
@@ -48,13 +49,13 @@ use stun_proto::{Instant, Rng};
 pub use call::{CallConfig, CallError, CallId, EndCause};
 pub use config::UeConfig;
 pub use event::{
-    CallMedia, MediaId, Network, SocketId, SocketPlace, UeAction, UeConfigError, UeConn, UeError,
-    UeEvent,
+    CallMedia, MediaId, Network, ProxyAsker, SocketId, SocketPlace, UeAction, UeConfigError,
+    UeConn, UeError, UeEvent,
 };
 
-use crate::HttpProxy;
 use crate::access::Access;
 use crate::sdp::{Direction, Negotiation};
+use crate::{ConnId, HttpProxy};
 use call::Calls;
 use leg::Leg;
 use socket::{Instance, Sockets};
@@ -150,6 +151,8 @@ pub struct Ue {
     /// Those that give their relays back included.
     media: BTreeMap<MediaId, Instance>,
     sockets: Sockets,
+    /// Connections to TURN servers whose proxy wants credentials.
+    asking: BTreeSet<(MediaId, ConnId)>,
     /// Media with bytes that have not been looked at.
     receiving: Option<MediaId>,
     /// MESSAGEs under way.
@@ -186,6 +189,7 @@ impl Ue {
             flows: BTreeSet::new(),
             media: BTreeMap::new(),
             sockets: Sockets::default(),
+            asking: BTreeSet::new(),
             receiving: None,
             messages: BTreeSet::new(),
             actions: VecDeque::new(),

@@ -199,6 +199,7 @@ impl Ue {
     pub(super) fn forget_media(&mut self, id: MediaId) {
         // What is still to be written is asked for by nobody else.
         self.media.remove(&id);
+        self.forget_asking(id);
         for socket in self.sockets.of_media(id) {
             self.sockets.remove(socket);
             self.actions.push_back(UeAction::CloseSocket { socket });

@@ -194,6 +194,76 @@ fn stopping_ends_calls_first() {
 }
 
 #[test]
+fn it_does_not_matter_how_bytes_are_cut() {
+    for piece in [1, 7, 100] {
+        let mut world = World::with(Place::OnlyProxy, |_| {});
+        world.piece = piece;
+        world.start(ALICE);
+        world.start(BOB);
+        assert!(world.run(60, |w| w.pcscf.binding_count() == 2));
+        let calls = world.call();
+        world.assert_talk(calls);
+        world.stop();
+    }
+}
+
+#[test]
+fn the_application_is_asked_for_the_proxys_password_by_control_and_media() {
+    use http_connect::auth::Credentials;
+    use ims_traversal::access::AccessEvent;
+    use ims_traversal::media::MediaEvent;
+
+    let mut world = World::with(Place::OnlyProxy, World::without_credentials);
+    world.start(ALICE);
+    let asked = |w: &World| {
+        w.nodes[ALICE].events.iter().any(|event| {
+            matches!(event, UeEvent::Access(event)
+                if matches!(**event, AccessEvent::ProxyCredentials { .. }))
+        })
+    };
+    assert!(world.run(60, asked));
+    let right = || Some(Credentials::new("user", "pass"));
+    let now = world.now;
+    world.nodes[ALICE].ue.set_proxy_credentials(now, right());
+    assert!(world.run(60, |w| w.pcscf.binding_count() == 1));
+    // The media of its calls have the password from the beginning.
+    let now = world.now;
+    let call = world.nodes[ALICE].ue.call(now, "sip:bob@ims.example");
+    assert!(call.is_ok());
+    assert!(world.run(30, |w| w.nodes[ALICE].events.iter().any(|event| {
+        matches!(event, UeEvent::Media { event, .. }
+            if matches!(**event, MediaEvent::Connected { via_proxy: true, .. }))
+    })));
+    world.run_for(40);
+    world.stop();
+
+    // Whoever calls before that is asked for the media as well.
+    let mut world = World::with(Place::OnlyProxy, |config| {
+        let media = World::without_credentials;
+        let access = config.access.proxy.clone();
+        media(config);
+        config.access.proxy = access;
+    });
+    world.start(ALICE);
+    assert!(world.run(60, |w| w.pcscf.binding_count() == 1));
+    let now = world.now;
+    let call = world.nodes[ALICE].ue.call(now, "sip:bob@ims.example");
+    assert!(call.is_ok());
+    world.settle();
+    assert!(world.nodes[ALICE].events.iter().any(|event| {
+        matches!(event, UeEvent::Media { event, .. }
+            if matches!(**event, MediaEvent::NeedCredentials { .. }))
+    }));
+    world.nodes[ALICE].ue.set_proxy_credentials(now, right());
+    assert!(world.run(5, |w| w.nodes[ALICE].events.iter().any(|event| {
+        matches!(event, UeEvent::Media { event, .. }
+            if matches!(**event, MediaEvent::Connected { via_proxy: true, .. }))
+    })));
+    world.run_for(40);
+    world.stop();
+}
+
+#[test]
 fn the_same_seeds_tell_the_same_story() {
     let story = || {
         let mut world = World::registered(Place::Only443, |_| {});

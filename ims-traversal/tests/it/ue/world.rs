@@ -108,6 +108,8 @@ pub struct World {
     relays: BTreeMap<SocketAddr, RelayId>,
     /// Datagrams under way: when they arrive; from, to, payload.
     flight: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Bytes are handed over in pieces of this size.
+    pub piece: usize,
     /// The TURN server refuses connections.
     pub turn_down: bool,
     /// The P-CSCF does.
@@ -150,7 +152,7 @@ pub fn config(place: Place, user: usize) -> UeConfig {
 }
 
 impl World {
-    fn with(place: Place, change: impl Fn(&mut UeConfig)) -> Self {
+    pub fn with(place: Place, change: impl Fn(&mut UeConfig)) -> Self {
         let node = |user: usize| {
             let mut config = config(place, user);
             change(&mut config);
@@ -177,11 +179,19 @@ impl World {
             sockets: BTreeMap::new(),
             relays: BTreeMap::new(),
             flight: BTreeMap::new(),
+            piece: 4096,
             turn_down: false,
             pcscf_down: false,
             datagrams: 0,
             next: 40_000,
         }
+    }
+
+    /// The HTTP proxy is asked without credentials at first.
+    pub fn without_credentials(config: &mut UeConfig) {
+        let proxy = http_proxy(None);
+        config.access.proxy = Some(proxy.clone());
+        config.media.proxy = Some(proxy);
     }
 
     /// Both UEs are registered.
@@ -240,7 +250,8 @@ impl World {
         }
         let writable: Vec<_> = self.nodes[user].ue.writable().collect();
         for conn in writable {
-            while let Some(len) = self.nodes[user].ue.poll_conn(conn, &mut buf) {
+            let most = self.piece;
+            while let Some(len) = self.nodes[user].ue.poll_conn(conn, &mut buf[..most]) {
                 busy = true;
                 self.ue_sent(user, conn, &buf[..len]);
             }
@@ -470,10 +481,12 @@ impl World {
 
     fn input(&mut self, user: usize, conn: UeConn, bytes: &[u8]) {
         let (now, node) = (self.now, &mut self.nodes[user]);
-        node.ue.handle_input(now, conn, bytes);
-        while let Some(received) = node.ue.poll_received(now) {
-            if let Received::Data { peer, data } = received {
-                node.heard.push((peer, data.to_vec()));
+        for piece in bytes.chunks(self.piece) {
+            node.ue.handle_input(now, conn, piece);
+            while let Some(received) = node.ue.poll_received(now) {
+                if let Received::Data { peer, data } = received {
+                    node.heard.push((peer, data.to_vec()));
+                }
             }
         }
     }
