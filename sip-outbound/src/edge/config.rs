@@ -64,7 +64,7 @@ pub enum ServiceRouteCheck {
 }
 
 /// How an [`EdgeProxy`](super::EdgeProxy) behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EdgeConfig {
     /// The name of this proxy in Path, Record-Route and Via; routable for this instance alone.
     pub host: String,
@@ -122,6 +122,40 @@ pub struct EdgeConfig {
     pub max_unsent: usize,
     /// Datagrams that may wait: 1,024; the oldest is dropped.
     pub max_datagrams: usize,
+}
+
+impl core::fmt::Debug for EdgeConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EdgeConfig")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("aliases", &self.aliases)
+            .field("next_hop", &self.next_hop)
+            // A secret: whether there is one is all that is shown.
+            .field("token_key", &self.token_key.is_some())
+            .field("flow_timer", &self.flow_timer)
+            .field("flow_grace", &self.flow_grace)
+            .field("unregistered_timeout", &self.unregistered_timeout)
+            .field("core_idle", &self.core_idle)
+            .field("path_always", &self.path_always)
+            .field("require_path", &self.require_path)
+            .field("record_route_always", &self.record_route_always)
+            .field("proxy_extensions", &self.proxy_extensions)
+            .field("pcscf", &self.pcscf)
+            .field("sec_agree", &self.sec_agree)
+            .field("timings", &self.timings)
+            .field("parse", &self.parse)
+            .field("unregistered_limits", &self.unregistered_limits)
+            .field("max_flows", &self.max_flows)
+            .field("max_core_flows", &self.max_core_flows)
+            .field("max_events", &self.max_events)
+            .field("max_server_transactions", &self.max_server_transactions)
+            .field("max_client_transactions", &self.max_client_transactions)
+            .field("max_waiting", &self.max_waiting)
+            .field("max_unsent", &self.max_unsent)
+            .field("max_datagrams", &self.max_datagrams)
+            .finish()
+    }
 }
 
 /// Why a configuration does not work.

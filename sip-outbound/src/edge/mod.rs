@@ -32,6 +32,7 @@ use crate::transaction::{ClientId, ClientTransactions, ServerId, ServerTransacti
 use crate::ua::{FlowAction, FlowId, FlowTarget};
 use crate::wire::{Aor, Message};
 use flow::{EdgeFlow, NextHop, Waiting};
+use plan::LoopKey;
 use respond::Context;
 
 /// One name for each reason to wake up.
@@ -120,7 +121,7 @@ pub struct EdgeProxy {
     timers: Timers<Timer>,
     tokens: FlowTokenKeys,
     /// Salt of the loop check.
-    loop_key: [u8; 16],
+    loop_key: LoopKey,
     next_flow: u64,
     next_serial: u64,
     flows: BTreeMap<FlowId, EdgeFlow>,
@@ -159,7 +160,7 @@ impl EdgeProxy {
         };
         Ok(Self {
             tokens,
-            loop_key: rng.bytes(),
+            loop_key: LoopKey(rng.bytes()),
             // Serials of another boot must not come again.
             next_serial: rng.u64(),
             rng,

@@ -77,3 +77,35 @@ proptest! {
         prop_assert_eq!(vector().0.open(&text), Err(ForgedToken));
     }
 }
+
+#[test]
+fn debug_output_shows_no_keys() {
+    let key: [u8; 32] = core::array::from_fn(|n| 200 - n as u8);
+    let without = alloc::format!("{:?}", config());
+    assert!(without.contains("token_key: false, "), "{without}");
+    let config = EdgeConfig {
+        token_key: Some(key),
+        ..config()
+    };
+    let edge = EdgeProxy::new(config.clone(), [7; 32], at(0)).unwrap();
+    let shown = [
+        alloc::format!("{config:?}"),
+        alloc::format!("{config:#?}"),
+        alloc::format!("{edge:?}"),
+        alloc::format!("{:?}", edge.loop_key),
+    ];
+    for text in &shown {
+        let numbers: Vec<_> = text
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse::<u8>().ok())
+            .collect();
+        let leaks = |key: &[u8]| {
+            numbers
+                .windows(4)
+                .any(|four| key.windows(4).any(|k| k == four))
+        };
+        assert!(!leaks(&key), "{text}");
+        assert!(!leaks(&edge.loop_key.0), "{text}");
+    }
+    assert!(shown[0].contains("token_key: true, "), "{}", shown[0]);
+}
