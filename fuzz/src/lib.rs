@@ -5,6 +5,7 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::field_reassign_with_default,
+    clippy::large_enum_variant,
     clippy::needless_range_loop,
     clippy::wildcard_enum_match_arm,
     reason = "a test's support: its panics are findings"

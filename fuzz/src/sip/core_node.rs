@@ -4,7 +4,7 @@
 use alloc::borrow::ToOwned as _;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -526,7 +526,7 @@ fn within(response: &Response, method: &Method, cseq: u32, branch: &str) -> Requ
         .header(Name::FROM, response.only(Name::FROM).expect("From"))
         .header(Name::TO, response.only(Name::TO).expect("To"))
         .header(Name::CALL_ID, response.call_id())
-        .header(Name::CSEQ, format_args!("{cseq} {}", method.to_string()))
+        .header(Name::CSEQ, format_args!("{cseq} {method}"))
         .finish(b"");
     Request::check(message.expect("a request"), &LIMITS).expect("a request")
 }

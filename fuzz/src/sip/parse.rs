@@ -1,6 +1,5 @@
 //! Any bytes as a datagram, as a stream cut in any way, and as each of the values.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use sip_outbound::wire::{
@@ -211,6 +210,6 @@ fn check_values(text: &str) {
     assert!(joined <= text.len());
     if let Ok(token) = FlowTokenKeys::new(&[7; 32]).open(text) {
         let again = FlowTokenKeys::new(&[7; 32]).issue(&token);
-        assert_eq!(again, text, "two texts for {}", format!("{token:?}"));
+        assert_eq!(again, text, "two texts for {token:?}");
     }
 }
