@@ -157,6 +157,8 @@ struct Core<U> {
     rng: Rng,
     unverified: RateLimiter,
     timers: Timers<Timer>,
+    /// A sweep ended because the host had not yet taken what came before.
+    swept_in_part: bool,
     allocations: BTreeMap<AllocationId, Box<Allocation>>,
     by_path: BTreeMap<PathKey, AllocationId>,
     by_relay: BTreeMap<RelayId, AllocationId>,
@@ -208,6 +210,7 @@ impl<U: Users> Server<U> {
             unverified: RateLimiter::new(config.unverified, &mut rng),
             rng,
             timers: Timers::new(),
+            swept_in_part: false,
             allocations: BTreeMap::new(),
             by_path: BTreeMap::new(),
             by_relay: BTreeMap::new(),
@@ -450,7 +453,7 @@ impl<U: Users> Server<U> {
     /// The next thing the host must do.
     pub fn poll_action(&mut self) -> Option<Action> {
         if self.core.out.actions.is_empty() {
-            self.core.sweep();
+            self.core.resume_sweep();
         }
         self.core.out.next_action()
     }
@@ -458,7 +461,7 @@ impl<U: Users> Server<U> {
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         if self.core.out.events.is_empty() {
-            self.core.sweep();
+            self.core.resume_sweep();
         }
         self.core.out.next_event()
     }
@@ -475,9 +478,19 @@ impl<U: Users> Core<U> {
         let now = self.clock.now();
         while !self.out.is_full(self.config.limits.responses) {
             let Some(timer) = self.timers.expired(now) else {
+                self.swept_in_part = false;
                 return;
             };
             self.on_timer(now, timer);
+        }
+        self.swept_in_part = true;
+    }
+
+    /// Goes on with a sweep that lacked room. Another is not begun: that a host is late must not
+    /// show while it hands in what has come meanwhile.
+    fn resume_sweep(&mut self) {
+        if self.swept_in_part {
+            self.sweep();
         }
     }
 
