@@ -23,7 +23,7 @@ const IP_PACKET: u8 = 1;
 /// ```
 /// use ims_traversal::eftf::{EnvelopeError, envelope_header};
 ///
-/// assert_eq!(envelope_header(b"no packet"), Err(EnvelopeError::NotIp));
+/// assert_eq!(envelope_header(b"?"), Err(EnvelopeError::NotIp));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
