@@ -53,6 +53,18 @@ impl Access {
     /// Passes on what the parts say to each other, until all is quiet.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
+            self.settle_agent(now);
+            let Some((flow, event)) = self.conns.poll_event() else {
+                break;
+            };
+            self.conn_event(now, flow, event);
+        }
+        self.pull_actions();
+    }
+
+    /// Does what the user agent wants, until it wants nothing.
+    pub(super) fn settle_agent(&mut self, now: Instant) {
+        loop {
             if let Some(event) = self.agent.poll_event() {
                 self.agent_event(now, &event);
                 self.events.push_back(AccessEvent::Agent(event));
@@ -61,10 +73,7 @@ impl Access {
                     FlowAction::OpenFlow { flow, target } => self.open_flow(now, flow, target),
                     FlowAction::CloseFlow { flow } => self.close_flow(now, flow),
                 }
-            } else if let Some((flow, event)) = self.conns.poll_event() {
-                self.conn_event(now, flow, event);
             } else {
-                self.pull_actions();
                 return;
             }
         }

@@ -406,6 +406,77 @@ fn bytes_and_close_in_one_read_are_both_seen() {
     );
 }
 
+// spec: PRI-2-1
+#[test]
+fn an_answer_that_comes_together_with_the_close_counts_for_the_way() {
+    for (code, end) in [
+        (200, "registered, [closed by the other side]"),
+        (403, "[refused with 403]"),
+        (503, "[registration failed with 503]"),
+    ] {
+        for reset in [false, true] {
+            let mut b = bench(&["sip:p.example"], &[TCP, UDP]);
+            let conn = b.connected();
+            let register = b.next_request();
+            b.story();
+            let mut answer = Builder::reply(&register, StatusCode::new(code).unwrap(), Some("t"));
+            if code == 200 {
+                let contact = register.only(Name::CONTACT).unwrap();
+                answer = answer
+                    .header(Name::CONTACT, contact)
+                    .header(Name::REQUIRE, "outbound");
+            } else {
+                answer = answer.header(Name::RETRY_AFTER, 700);
+            }
+            let answer = answer.finish(b"").unwrap();
+            // As TLS hands over what came before a close_notify in one read.
+            b.access.conns.handle_input(b.now, conn, answer.as_bytes());
+            if reset {
+                b.access.conns.failed(b.now, conn, ConnFailure::Reset);
+            } else {
+                b.access.conns.handle_eof(b.now, conn);
+            }
+            assert_eq!(b.story(), end, "{code}");
+            let known: Vec<_> = b
+                .access
+                .ladder()
+                .export(b.now)
+                .map(|row| row.rung)
+                .collect();
+            assert_eq!(known, [TCP]);
+            if code == 503 {
+                let asked = |action: &AccessAction| {
+                    matches!(
+                        action,
+                        AccessAction::OpenSocket { .. } | AccessAction::Connect { .. }
+                    )
+                };
+                assert!(!b.actions().iter().any(asked));
+                // Not before it is time to.
+                while !b.actions().iter().any(asked) {
+                    b.next();
+                }
+                assert!(b.now >= at(700), "{:?}", b.now);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_not_sip_together_with_the_close_are_one_failure() {
+    let mut b = bench(&["sip:p.example"], &[TCP, UDP]);
+    let conn = b.connected();
+    b.next_request();
+    b.story();
+    b.access
+        .conns
+        .handle_input(b.now, conn, b"HTTP/1.1 400\r\n\r\n");
+    b.access.conns.handle_eof(b.now, conn);
+    let story = b.story();
+    assert_eq!(story.matches('(').count(), 1, "{story}");
+    assert!(story.ends_with("ordinary/UDP sip:p.example"), "{story}");
+}
+
 #[test]
 fn the_answer_that_says_why_goes_out_before_the_close() {
     let mut b = bench(&["sip:p.example"], &[TCP]);

@@ -236,11 +236,11 @@ impl Access {
                 });
             }
             ConnEvent::Closed => {
-                self.read(now, id);
+                self.read_last(now, id);
                 self.way_broke(now, id, RungFailure::Closed);
             }
             ConnEvent::Failed(error) => {
-                self.read(now, id);
+                self.read_last(now, id);
                 self.way_broke(now, id, error.into());
             }
         }
@@ -263,6 +263,13 @@ impl Access {
             self.agent.handle_flow_input(now, id, data);
             self.conns.consume(id, len);
         }
+    }
+
+    /// The same before its connection is given up. What the user agent makes of the last words
+    /// comes first: it may have got its answer, or be done with the flow.
+    fn read_last(&mut self, now: Instant, id: FlowId) {
+        self.read(now, id);
+        self.settle_agent(now);
     }
 
     pub(super) fn way(&self, id: FlowId) -> Option<Way> {
