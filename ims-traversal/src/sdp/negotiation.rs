@@ -224,6 +224,11 @@ impl Negotiation {
         }
     }
 
+    /// Whether an offer of this side waits for its answer.
+    pub(crate) const fn has_offered(&self) -> bool {
+        matches!(self.state, State::Offered { .. })
+    }
+
     /// Which way media may flow as far as this side is concerned, from the next description on:
     /// [`SendOnly`](Direction::SendOnly) puts the other side on hold,
     /// [`Inactive`](Direction::Inactive) stops everything.

@@ -144,7 +144,7 @@ impl Ue {
         self.access.handle_timeout(now);
         self.calls.handle_timeout(now, self.access.agent_mut());
         while let Some(call) = self.timers.expired(now) {
-            self.gather_again(now, call);
+            self.try_again(now, call);
         }
         for entry in self.media.values_mut() {
             if entry.media.poll_timeout().is_some_and(|at| at <= now) {

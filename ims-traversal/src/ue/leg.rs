@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use ice_proto::Role;
+use sip_outbound::RequestError;
 use sip_outbound::wire::{Method, StatusCode};
 use stun_proto::Instant;
 
@@ -29,6 +30,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// back.
 const MAX_REFUSALS: u32 = 7;
 const NEXT_OFFER: Duration = Duration::from_secs(10);
+
+/// How long this side waits with its own offer after it has refused one: until the refusal is
+/// acknowledged (RFC 3261 section 14.1).
+const AFTER_REFUSAL: Duration = Duration::from_millis(500);
 
 /// A description that is due as soon as the candidates are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +195,10 @@ impl Ue {
             }
         };
         match sent {
-            Err(_) if due == Due::Nothing => self.offer_refused(now, call, None),
+            Err(CallError::Request(RequestError::NoFlow)) if due == Due::Nothing => {
+                self.offer_lost(now, call);
+            }
+            Err(_) if due == Due::Nothing => self.offer_impossible(now, call),
             Err(_) => self.end_call(now, call, EndCause::FlowLost),
             Ok(()) if due == Due::Invite => self.events.push_back(UeEvent::Calling { call }),
             Ok(()) if asked => self.agreed(now, call),
@@ -280,8 +288,12 @@ impl Ue {
                 self.describe(now, call);
             }
             CallEvent::Offer { call, offer } => self.offered(now, call, offer.as_ref()),
+            CallEvent::Settled { call } => self.describe(now, call),
             CallEvent::OfferWithdrawn { call } => self.withdrawn(now, call),
-            CallEvent::OfferRefused { call, code } => self.offer_refused(now, call, code),
+            CallEvent::OfferRefused { call, code } => match code {
+                Some(code) => self.offer_refused(now, call, code),
+                None => self.offer_lost(now, call),
+            },
             CallEvent::Info {
                 call,
                 content_type,
@@ -344,22 +356,48 @@ impl Ue {
         let Some(leg) = self.legs.get_mut(&call) else {
             return;
         };
+        if leg.negotiation.has_offered() {
+            // That of this side met one of theirs, and waits: it is made again after this one.
+            leg.negotiation.roll_back();
+            leg.wants_offer = true;
+        }
         let before = leg.negotiation.agreed().map(|agreed| &agreed.transport);
         let before = before.and_then(user_fragment);
         let restart = match offer.map(|offer| leg.negotiation.handle_offer(offer)) {
             // An offer of this side's own begins anew (RFC 8839 section 4.4.1.1.1).
             None => true,
-            Some(Ok(offer)) => user_fragment(&offer.transport).is_some_and(|new| {
+            Some(Ok(offer)) => {
+                let new = user_fragment(&offer.transport);
+                if leg.fresh && new.is_some() && new == before {
+                    // An answer with new credentials would start over what it does not (RFC 8839
+                    // section 4.4.2); this side's own offer does.
+                    return self.turn_down(now, call, StatusCode::REQUEST_PENDING);
+                }
                 // Without ICE before, there is nothing to start over.
-                before.is_none_or(|before| before != new)
-            }),
-            Some(Err(error)) => return self.refuse(now, call, refusal(error)),
+                new.is_some() && new != before
+            }
+            Some(Err(error)) => return self.turn_down(now, call, refusal(error)),
         };
+        if offer.is_none() || (restart && leg.fresh) {
+            // What this side says now has all that it wanted to say.
+            leg.wants_offer = false;
+        }
         leg.due = Due::Accept;
         if restart && (leg.waits || !leg.fresh) {
             self.restart_media(now, call);
         }
         self.describe(now, call);
+    }
+
+    /// Refuses an offer; then that of this side may be made.
+    fn turn_down(&mut self, now: Instant, call: CallId, code: StatusCode) {
+        self.refuse(now, call, code);
+        if let Some(leg) = self.legs.get_mut(&call) {
+            leg.negotiation.roll_back();
+            if leg.wants_offer && leg.gathered {
+                self.timers.arm(call, now, AFTER_REFUSAL);
+            }
+        }
     }
 
     /// The other side's offer is gone. If the media have started over for it, this side offers.
@@ -372,20 +410,38 @@ impl Ue {
         self.describe(now, call);
     }
 
-    /// This side's offer was refused: all is as before, unless the media have started over. One
-    /// that was lost with its flow is made again over the next.
-    fn offer_refused(&mut self, now: Instant, call: CallId, code: Option<StatusCode>) {
+    /// This side's offer was lost with its flow: it is made again over another, or the next.
+    fn offer_lost(&mut self, now: Instant, call: CallId) {
+        if let Some(leg) = self.legs.get_mut(&call) {
+            leg.negotiation.roll_back();
+            leg.wants_offer = true;
+            leg.waits = leg.fresh;
+            self.timers.arm(call, now, FIRST_WAIT);
+        }
+    }
+
+    /// This side's offer cannot be sent over any flow.
+    fn offer_impossible(&mut self, now: Instant, call: CallId) {
         let Some(leg) = self.legs.get_mut(&call) else {
             return;
         };
         leg.negotiation.roll_back();
-        if code.is_none() {
-            leg.wants_offer = true;
-            leg.waits = leg.fresh;
-            return;
-        }
         if leg.fresh {
-            if code.is_some_and(may_pass) && leg.refusals < MAX_REFUSALS {
+            let none = EndCause::Media(String::from("new way cannot be offered"));
+            self.end_call(now, call, none);
+        }
+        self.events
+            .push_back(UeEvent::ChangeRefused { call, code: None });
+    }
+
+    /// This side's offer was refused: all is as before, unless the media have started over.
+    fn offer_refused(&mut self, now: Instant, call: CallId, code: StatusCode) {
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        leg.negotiation.roll_back();
+        if leg.fresh {
+            if may_pass(code) && leg.refusals < MAX_REFUSALS {
                 leg.refusals = leg.refusals.saturating_add(1);
                 (leg.wants_offer, leg.waits) = (true, true);
                 return self.timers.arm(call, now, NEXT_OFFER);
@@ -393,6 +449,7 @@ impl Ue {
             let refused = EndCause::Media(String::from("new way refused"));
             self.end_call(now, call, refused);
         }
+        let code = Some(code);
         self.events.push_back(UeEvent::ChangeRefused { call, code });
         self.describe(now, call);
     }
@@ -408,11 +465,16 @@ impl Ue {
         }
     }
 
-    /// Servers that failed may be there again.
-    pub(super) fn gather_again(&mut self, now: Instant, call: CallId) {
+    /// Servers that failed may be there again, and an offer may be possible.
+    pub(super) fn try_again(&mut self, now: Instant, call: CallId) {
+        if self.flows.is_empty() {
+            // The next one is waited for.
+            return;
+        }
         if self.legs.get(&call).is_some_and(|leg| leg.waits) {
             self.restart_media(now, call);
         }
+        self.describe(now, call);
     }
 
     /// Gathers anew with new credentials, while the old way is still in use.

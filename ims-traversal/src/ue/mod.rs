@@ -144,7 +144,7 @@ pub struct Ue {
     access: Access,
     calls: Calls,
     legs: BTreeMap<CallId, Leg>,
-    /// Calls whose media are to gather again.
+    /// Calls whose media are to gather again, or that may offer again.
     timers: Timers<CallId>,
     /// Flows with a registration.
     flows: BTreeSet<FlowId>,

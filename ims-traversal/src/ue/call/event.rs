@@ -131,6 +131,8 @@ pub(in crate::ue) enum CallEvent {
     /// The other side wants to change the session; to be accepted or refused. Without offer, this
     /// side is to make one.
     Offer { call: CallId, offer: Option<Bytes> },
+    /// What it wanted is accepted, and acknowledged where that is due: this side may offer.
+    Settled { call: CallId },
     /// It gave that up.
     OfferWithdrawn { call: CallId },
     /// This side's change of the session was refused (`None`: could not be sent); all is as before.

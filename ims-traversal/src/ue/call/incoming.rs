@@ -252,6 +252,7 @@ impl Calls {
                 fork: None,
                 answer,
             }),
+            (false, _) if !fresh => self.events.push_back(CallEvent::Settled { call }),
             (false, _) => {}
         }
         if fresh {

@@ -107,12 +107,7 @@ impl Calls {
         let Some(open) = self.open(call) else {
             return;
         };
-        let busy = !matches!(open.theirs, Theirs::None);
         match core::mem::replace(&mut open.ours, Ours::None) {
-            Ours::Glare(offer) if busy => {
-                open.ours = Ours::Glare(offer);
-                self.wait_after_glare(now, call);
-            }
             Ours::Glare(offer) => {
                 if self.send_offer(now, ua, call, offer).is_err() {
                     self.offer_refused(call, None);
@@ -249,6 +244,9 @@ impl Calls {
             cseq: request.cseq_number(),
             offer: offer.is_some(),
         };
+        // The other side's came first this time; what this side says next is made of the answer.
+        open.ours = Ours::None;
+        self.timers.disarm(Timer::Offer(call));
         self.events.push_back(CallEvent::Offer { call, offer });
     }
 
@@ -272,16 +270,17 @@ impl Calls {
         };
         let headers = description_headers();
         ua.respond(now, *id, StatusCode::OK, "", &headers, body)?;
-        open.theirs = if *method == Method::INVITE {
-            Theirs::Accepted {
+        if *method == Method::INVITE {
+            open.theirs = Theirs::Accepted {
                 id: *id,
                 flow: *flow,
                 cseq: *cseq,
                 offered: !offer,
-            }
+            };
         } else {
-            Theirs::None
-        };
+            open.theirs = Theirs::None;
+            self.events.push_back(CallEvent::Settled { call });
+        }
         Ok(())
     }
 

@@ -213,6 +213,7 @@ fn words(event: &CallEvent) -> String {
         CallEvent::Answered { answer, .. } => alloc::format!("answered {}", text(answer)),
         CallEvent::Established { .. } => "established".into(),
         CallEvent::Offer { offer, .. } => alloc::format!("offer {}", maybe(offer)),
+        CallEvent::Settled { .. } => "settled".into(),
         CallEvent::OfferWithdrawn { .. } => "withdrawn".into(),
         CallEvent::OfferRefused { code, .. } => alloc::format!("offer refused {code:?}"),
         CallEvent::Info {

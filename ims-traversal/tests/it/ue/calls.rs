@@ -89,6 +89,12 @@ fn both_put_the_other_on_hold_at_once() {
         last == Some(Direction::Inactive)
     };
     assert!(world.run(10, |w| idle(w, ALICE) && idle(w, BOB)));
+    // The second offer is made when the first is answered, and nobody has refused one.
+    world.run_for(10);
+    for node in &world.nodes {
+        let mut events = node.events.iter();
+        assert!(!events.any(|event| matches!(event, UeEvent::ChangeRefused { .. })));
+    }
     world.stop();
 }
 

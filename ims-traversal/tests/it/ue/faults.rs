@@ -1,6 +1,9 @@
 use core::time::Duration;
 
+use ims_traversal::ConnId;
+use ims_traversal::sdp::Direction;
 use ims_traversal::ue::{EndCause, UeConn, UeEvent};
+use sip_outbound::wire::UriBuf;
 
 use super::world::{ALICE, BOB, Place, World};
 
@@ -62,6 +65,92 @@ fn a_lost_relay_is_replaced_by_an_ice_restart() {
         world.assert_talk(calls);
         world.stop();
     }
+}
+
+/// The direction that was agreed on last.
+fn direction(world: &World, user: usize) -> Option<Direction> {
+    let mut events = world.nodes[user].events.iter().rev();
+    events.find_map(|event| match event {
+        UeEvent::Agreed { direction, .. } => Some(*direction),
+        _ => None,
+    })
+}
+
+fn refused(world: &World, user: usize) -> bool {
+    let mut events = world.nodes[user].events.iter();
+    events.any(|event| matches!(event, UeEvent::ChangeRefused { .. }))
+}
+
+#[test]
+fn both_start_over_at_once() {
+    for place in [Place::NoUdp, Place::Only443, Place::OnlyProxy] {
+        let mut world = World::registered(place, |_| {});
+        let calls = world.call();
+        // With the server away for a moment, both gather at the same time.
+        world.turn_down = true;
+        for user in [ALICE, BOB] {
+            assert_eq!(world.cut(user, |conn| !control(conn)), 1);
+        }
+        world.turn_down = false;
+        let found = world.run(30, |w| w.ways(ALICE) >= 2 && w.ways(BOB) >= 2);
+        assert!(found, "{:?} {:?}", world.ended(ALICE), world.ended(BOB));
+        assert!(!refused(&world, ALICE) && !refused(&world, BOB));
+        // Nothing is left to be said.
+        world.run_for(10);
+        world.assert_talk(calls);
+        world.stop();
+    }
+}
+
+#[test]
+fn an_ordinary_change_does_not_meet_media_that_start_over() {
+    let mut world = World::registered(Place::NoUdp, |_| {});
+    let calls = world.call();
+    world.turn_down = true;
+    world.cut(BOB, |conn| !control(conn));
+    world.run_for(1);
+    let now = world.now;
+    let alice = &mut world.nodes[ALICE].ue;
+    let hold = alice.set_direction(now, calls[ALICE], Direction::SendOnly);
+    hold.unwrap();
+    world.settle();
+    world.turn_down = false;
+    let done = world.run(60, |w| {
+        let found = w.ways(ALICE) >= 2 && w.ways(BOB) >= 2;
+        found && direction(w, BOB) == Some(Direction::RecvOnly)
+    });
+    assert!(done, "{:?} {:?}", world.ended(ALICE), world.ended(BOB));
+    assert!(!refused(&world, ALICE) && !refused(&world, BOB));
+    world.assert_talk(calls);
+    world.stop();
+}
+
+#[test]
+fn a_change_that_is_lost_with_its_flow_takes_another() {
+    let mut lost = 0;
+    for conn in 0..2 {
+        let mut world = World::with(Place::NoUdp, |config| {
+            let agent = &mut config.access.agent;
+            let second = UriBuf::parse("sips:pcscf1.ims.example").unwrap();
+            agent.proxies.push(second);
+            agent.flows = 2;
+        });
+        world.start(ALICE);
+        world.start(BOB);
+        assert!(world.run(60, |w| w.pcscf.binding_count() == 4));
+        let calls = world.call();
+        let now = world.now;
+        let alice = &mut world.nodes[ALICE].ue;
+        let hold = alice.set_direction(now, calls[ALICE], Direction::SendOnly);
+        hold.unwrap();
+        // Before it is sent.
+        lost += world.cut(ALICE, |at| at == UeConn::Control(ConnId(conn)));
+        let held = world.run(10, |w| direction(w, BOB) == Some(Direction::RecvOnly));
+        assert!(held, "{conn} {:?}", world.nodes[ALICE].events);
+        assert!(world.run(181, |w| w.registrations(ALICE) == 3));
+        world.stop();
+    }
+    assert_eq!(lost, 2);
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn the_other_side_changes_the_session() {
     assert!(ok.has(Name::CONTACT));
     assert_eq!(bench.offer(call, Method::INVITE), Err(CallError::Pending));
     bench.input(inbound("ACK", 2, &tag, "", "").as_bytes());
+    assert_eq!(bench.event(), "settled");
     bench.quiet();
 
     bench.input(inbound("UPDATE", 5, &tag, "", "resume").as_bytes());
@@ -37,6 +38,7 @@ fn the_other_side_changes_the_session() {
     let ok = bench.response(200);
     assert!(ok.has(Name::CONTACT));
     assert_eq!(ok.body(), b"resumed");
+    assert_eq!(bench.event(), "settled");
 
     bench.input(inbound("UPDATE", 6, &tag, "", "").as_bytes());
     bench.response(200);
@@ -212,22 +214,38 @@ fn offers_that_meet_are_made_again_at_different_times() {
 }
 
 #[test]
-fn an_offer_waits_for_the_one_of_the_other_side_and_not_for_ever() {
+fn an_offer_that_met_another_gives_way_to_the_next_of_the_other_side() {
+    for body in ["theirs", ""] {
+        let mut bench = bench();
+        let (call, tag) = bench.incoming();
+        bench.offer(call, Method::UPDATE).unwrap();
+        let offer = bench.request("UPDATE");
+        bench.answer(&offer, 491, "", &[], "");
+        bench.input(inbound("INVITE", 2, &tag, "", body).as_bytes());
+        assert!(bench.event().starts_with("offer "));
+        assert_eq!(bench.calls.poll_timeout(), None);
+        bench.run(5_000);
+        bench.response(100);
+        bench.quiet();
+        assert_eq!(bench.offer(call, Method::INVITE), Err(CallError::Pending));
+        bench.accept(call, "answer");
+        bench.response(200);
+        bench.input(inbound("ACK", 2, &tag, "", "late").as_bytes());
+        let _ = bench.event();
+        assert_eq!(bench.offer(call, Method::INVITE), Ok(()));
+    }
+}
+
+#[test]
+fn an_offer_is_not_made_again_for_ever() {
     let mut bench = bench_with(CallConfig {
         offer_attempts: 2,
         ..CallConfig::default()
     });
-    let (call, tag) = bench.incoming();
+    let (call, _) = bench.incoming();
     bench.offer(call, Method::UPDATE).unwrap();
     let offer = bench.request("UPDATE");
     bench.answer(&offer, 491, "", &[], "");
-    bench.input(inbound("UPDATE", 2, &tag, "", "theirs").as_bytes());
-    assert_eq!(bench.event(), "offer theirs");
-    bench.run(5_000);
-    bench.response(100);
-    bench.quiet();
-    bench.accept(call, "answer");
-    bench.response(200);
     bench.run(2_001);
     let offer = bench.request("UPDATE");
     bench.answer(&offer, 491, "", &[], "");
