@@ -354,17 +354,25 @@ impl<K: Copy + Ord> Conns<K> {
                 // A proxy may cut the connection behind its 407; that ends nothing.
                 conn.tunnel.handle_eof(now);
                 loop {
-                    match conn.tunnel.poll_event() {
+                    let asked = match conn.tunnel.poll_event() {
                         Some(TunnelEvent::Reconnect) => return self.reconnect(now, id),
                         Some(TunnelEvent::Closed | TunnelEvent::Failed(_)) => break,
-                        None if conn.tunnel.is_asking() => return,
+                        None if conn.tunnel.is_asking() => {
+                            let deadline = conn.tunnel.poll_timeout();
+                            self.timers.set(Timer::Tunnel(id), deadline);
+                            return;
+                        }
                         None => break,
-                        Some(
-                            TunnelEvent::Connected
-                            | TunnelEvent::Ready { .. }
-                            | TunnelEvent::NeedCredentials { .. }
-                            | TunnelEvent::NeedToken { .. },
-                        ) => {}
+                        Some(TunnelEvent::NeedCredentials { realm, scheme }) => {
+                            ConnEvent::NeedCredentials { realm, scheme }
+                        }
+                        Some(TunnelEvent::NeedToken { scheme, token }) => {
+                            ConnEvent::NeedToken { scheme, token }
+                        }
+                        Some(TunnelEvent::Connected | TunnelEvent::Ready { .. }) => continue,
+                    };
+                    if let Some(key) = conn.key {
+                        self.events.push_back((key, asked));
                     }
                 }
                 self.fail(now, id, failure.into());

@@ -388,6 +388,48 @@ fn a_proxy_that_resets_the_connection_behind_its_407_gets_another_one() {
 }
 
 #[test]
+fn what_a_proxy_asks_for_outlives_a_reset_in_the_body_of_its_407() {
+    let head = "HTTP/1.1 407 x\r\nContent-Length: 10\r\nProxy-Authenticate: ";
+    for (challenge, basic) in [("Basic realm=\"gate\"", true), ("Negotiate", false)] {
+        let mut b = bench(ConnLimits::default());
+        let mut via = proxy(false);
+        via.auth.policy_mut().negotiate = Allow::Always;
+        b.open(1, &name("far.example", 443), Some(&via)).unwrap();
+        let id = b.connected();
+        b.output(id);
+        b.input(id, &alloc::format!("{head}{challenge}\r\n\r\n01234"));
+        assert_eq!(b.events(), [], "{challenge}");
+        b.conns.failed(b.now, id, ConnFailure::Reset);
+        let asked = if basic {
+            ConnEvent::NeedCredentials {
+                realm: "gate".into(),
+                scheme: Scheme::Basic,
+            }
+        } else {
+            ConnEvent::NeedToken {
+                scheme: Scheme::Negotiate,
+                token: None,
+            }
+        };
+        assert_eq!(b.events(), [(1, asked)]);
+        // The proxy's answer is there: what counts now is how long the application takes.
+        let tunnel = b.conns.conns[&id].tunnel.poll_timeout();
+        assert_eq!(b.conns.poll_timeout(), tunnel);
+        let answer = if basic {
+            let credentials = Credentials::new("user", "pass");
+            b.conns.set_credentials(b.now, 1, Some(credentials));
+            "Basic dXNlcjpwYXNz"
+        } else {
+            b.conns.set_token(b.now, 1, Some("YIIB".into()));
+            "Negotiate YIIB"
+        };
+        let next = b.connected();
+        assert_ne!(next, id);
+        assert!(b.output(next).contains(answer));
+    }
+}
+
+#[test]
 fn tokens_are_asked_for() {
     let mut b = bench(ConnLimits::default());
     let mut via = proxy(false);
