@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use http_connect::auth::{ClaimedUser, HashAlgorithm};
 use sip_outbound::wire::{
-    Aor, Builder, Limits, Message, Method, Name, ParseConfig, Request, Response, StatusCode,
+    Aor, Builder, Limits, Message, Method, Name, ParseConfig, Request, Response, Start, StatusCode,
     UriBuf, is_answerable,
 };
 use sip_outbound::{
@@ -56,8 +56,9 @@ enum Asked {
 pub(super) struct Home {
     /// What is accepted: more than the edge proxy does, which adds fields.
     parse: ParseConfig,
-    /// What the edge proxy accepts.
-    edge_limits: Limits,
+    /// What the edge proxy accepts. More of it would end the stream, and with it the requests of
+    /// all users.
+    edge: ParseConfig,
     domains: Vec<String>,
     rng: Rng,
     registrar: Registrar,
@@ -96,7 +97,7 @@ impl Home {
         registrar.parse = parse;
         Ok(Self {
             parse,
-            edge_limits: edge.limits,
+            edge: *edge,
             domains: registrar.domains.clone(),
             rng: Rng::from_seed(rng.fork()),
             registrar: Registrar::new(registrar, rng.fork(), now)?,
@@ -239,8 +240,7 @@ impl Home {
             }
             (Some(_) | None, _) => message.clone(),
         };
-        // Fails when nobody waits any more.
-        let _ = self.servers.respond(now, id, &message);
+        self.respond(now, id, &message);
     }
 
     pub(super) fn user_found(&mut self, now: Instant, query: u64, exists: bool) {
@@ -282,6 +282,21 @@ impl Home {
 
     fn tag(&mut self) -> String {
         alloc::format!("{:016x}", self.rng.u64())
+    }
+
+    fn suits_edge(&self, bytes: &[u8]) -> bool {
+        bytes == PONG || Message::parse(bytes, &self.edge).is_ok()
+    }
+
+    /// Sends a response. Instead of a final one that is too large for the edge proxy, the client
+    /// is told that.
+    fn respond(&mut self, now: Instant, id: ServerId, message: &Message) {
+        if self.suits_edge(message.as_bytes()) {
+            // Fails when nobody waits any more, and for 1xx where there must be none.
+            let _ = self.servers.respond(now, id, message);
+        } else if !is_provisional(message) {
+            self.reply(now, id, StatusCode::MESSAGE_TOO_LARGE, &[]);
+        }
     }
 
     /// Answers a request here.
@@ -361,13 +376,14 @@ impl Home {
         }
     }
 
-    /// What goes to the edge proxy next, and on which stream.
+    /// What goes to the edge proxy next, and on which stream. What that would not take is left
+    /// out: the answer to a request with so many Vias that nothing can be added to them.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(FlowId, Bytes)> {
         self.transaction_events(now);
         self.settle();
         loop {
             let (link, bytes) = self.out.pop_front()?;
-            if self.links.contains_key(&link) {
+            if self.links.contains_key(&link) && self.suits_edge(&bytes) {
                 return Some((link, bytes));
             }
         }
@@ -379,6 +395,13 @@ impl Home {
 
     pub(super) fn poll_event(&mut self) -> Option<RegistrarEvent> {
         self.registrar.poll_event()
+    }
+}
+
+fn is_provisional(message: &Message) -> bool {
+    match message.start() {
+        Start::Response { code, .. } => code.is_some_and(StatusCode::is_provisional),
+        Start::Request { .. } => false,
     }
 }
 

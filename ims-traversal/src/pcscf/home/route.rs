@@ -150,11 +150,7 @@ impl Home {
         let domain = self.domains.first()?;
         let via = alloc::format!("SIP/2.0/TCP {domain};branch={branch}");
         let message = message.edit().push_front(Name::VIA, &via).finish().ok()?;
-        let edge = sip_outbound::wire::ParseConfig {
-            limits: self.edge_limits,
-            ..self.parse
-        };
-        Message::parse(message.as_bytes(), &edge).ok()
+        Message::parse(message.as_bytes(), &self.edge).ok()
     }
 
     /// The ACK for a 2xx: no transaction, and nobody to tell when it goes nowhere.
@@ -203,8 +199,7 @@ impl Home {
             if let Some(&id) = self.by_client.get(&client)
                 && let Some(message) = returned(response, code)
             {
-                // Fails when the client has given up, and for 1xx where there must be none.
-                let _ = self.servers.respond(now, id, &message);
+                self.respond(now, id, &message);
             }
             return;
         }
@@ -248,9 +243,7 @@ impl Home {
                     .response
                     .and_then(|response| returned(&response, code));
                 match message {
-                    Some(message) => {
-                        let _ = self.servers.respond(now, id, &message);
-                    }
+                    Some(message) => self.respond(now, id, &message),
                     None => self.reply(now, id, code, &[]),
                 }
             }
