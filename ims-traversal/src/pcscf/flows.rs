@@ -183,7 +183,7 @@ impl Pcscf {
     }
 
     pub(super) fn check_stopped(&mut self) {
-        if self.service == Service::Leaving && self.conns.is_empty() {
+        if matches!(self.service, Service::Leaving { .. }) && self.conns.is_empty() {
             self.service = Service::Stopped;
             // Nobody is left to be served.
             self.home = None;
@@ -274,6 +274,10 @@ impl Pcscf {
     }
 
     fn edge_event(&mut self, now: Instant, event: EdgeEvent) {
+        // What follows from the end of the last connection comes behind the end of all.
+        if self.service == Service::Stopped {
+            return;
+        }
         let conn = |flow: FlowId| match self.owners.get(&flow) {
             Some(Owner::Conn(conn)) => Some(*conn),
             Some(Owner::Home) | None => None,
@@ -312,6 +316,9 @@ impl Pcscf {
 
     /// The edge proxy wants to reach this.
     fn open_core(&mut self, now: Instant, flow: FlowId, target: &FlowTarget) {
+        if self.service == Service::Stopped {
+            return self.edge.flow_failed(now, flow);
+        }
         let uri = target.uri.as_uri();
         if let Some(home) = self.home.as_mut().filter(|home| home.serves(uri.host())) {
             home.link_opened(now, flow);
@@ -336,6 +343,11 @@ impl Pcscf {
         if !transport.is_stream() {
             return self.edge.flow_opened(now, flow, at);
         }
+        let leave = match self.service {
+            Service::Running => None,
+            Service::Leaving { until } if until.is_none_or(|until| now < until) => until,
+            Service::Leaving { .. } | Service::Stopped => return self.edge.flow_failed(now, flow),
+        };
         let tunnel = Tunnel::new(self.tunnel_config(), self.rng.fork(), now);
         let (Ok(tunnel), true) = (tunnel, self.conns.len() < self.config.max_conns) else {
             return self.edge.flow_failed(now, flow);
@@ -343,6 +355,7 @@ impl Pcscf {
         let conn = self.add(Conn::new(at, tunnel, Phase::Connecting { flow }));
         self.timers
             .arm(Timer::Connect(conn), now, self.config.connect_timeout);
+        self.timers.set(Timer::Leave(conn), leave);
         self.actions.push_back(PcscfAction::Connect { conn, to });
     }
 

@@ -50,7 +50,7 @@ use core::time::Duration;
 
 use sip_outbound::wire::Aor;
 use sip_outbound::{EdgeProxy, FlowId, FlowTokenKeys, KeyAnswer, Side, Ticket};
-use stun_proto::time::{Clock, Timers};
+use stun_proto::time::{Clock, Timers, deadline};
 use stun_proto::{FiveTuple, Instant, Received, Rng, Transmit, Transport};
 
 pub use config::{CoreHop, HomeConfig, HttpPolicy, ServiceConfig, ServiceConfigError};
@@ -87,8 +87,10 @@ enum Owner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
     Running,
-    /// No new connections.
-    Leaving,
+    /// No new connections of clients; those that there are end before `until`, if ever.
+    Leaving {
+        until: Option<Instant>,
+    },
     Stopped,
 }
 
@@ -515,7 +517,8 @@ impl Pcscf {
         if self.service != Service::Running {
             return;
         }
-        self.service = Service::Leaving;
+        let until = deadline(now, self.config.shutdown_spread);
+        self.service = Service::Leaving { until };
         let spread = u32::try_from(self.config.shutdown_spread.as_millis()).unwrap_or(u32::MAX);
         let mut at_once = Vec::new();
         for (id, conn) in &self.conns {
@@ -527,8 +530,7 @@ impl Pcscf {
                 }
                 // Registrars go last: clients need them until then.
                 Phase::Core { .. } | Phase::Connecting { .. } => {
-                    self.timers
-                        .arm(Timer::Leave(*id), now, self.config.shutdown_spread);
+                    self.timers.set(Timer::Leave(*id), until);
                 }
                 Phase::Handshake | Phase::First { .. } | Phase::Http => at_once.push(*id),
                 Phase::Closing { .. } => {}

@@ -294,3 +294,56 @@ fn a_registrar_that_was_silent_for_long_is_still_known() {
     let got = world.output(conn);
     assert!(got.starts_with("MESSAGE ") && got.ends_with(&body), "{got}");
 }
+
+#[test]
+fn a_connection_to_a_registrar_that_comes_late_does_not_hold_up_the_shut_down() {
+    let mut world = World::new(hop_config(Transport::Tcp));
+    let conn = world.connect(Listener::Tcp).unwrap();
+    // Its first line has been read.
+    world.input(conn, b"\r\n\r\nREGISTER ");
+    world.pcscf.shut_down(world.now);
+    let rest = std::format!(
+        "sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.2;branch=z9hG4bKr\r\nFrom: <sip:alice@{DOMAIN}>;tag=1\r\n\
+         To: <sip:alice@{DOMAIN}>\r\nCall-ID: x\r\nCSeq: 1 REGISTER\r\nContact: <sip:alice@10.0.0.2>\r\n\
+         Supported: path\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.input(conn, rest.as_bytes());
+    let Some(PcscfAction::Connect { conn: core, .. }) = world.actions.pop() else {
+        panic!()
+    };
+    let local = "203.0.113.40:43210".parse().unwrap();
+    world.raw.insert(core, Vec::new());
+    world.pcscf.connected(world.now, core, local);
+    world.settle();
+    assert!(world.output(core).starts_with("REGISTER "));
+    // The registrar keeps it busy.
+    for _ in 0..12 {
+        world.run_for(Duration::from_secs(1));
+        world.input(core, b"\r\n\r\n");
+    }
+    assert_eq!(world.closed(core), Some(CloseCause::ShutDown));
+    assert_eq!(world.events.last(), Some(&PcscfEvent::Stopped));
+    assert_eq!(world.pcscf.poll_timeout(), None);
+}
+
+#[test]
+fn nothing_is_reported_behind_the_end() {
+    let mut world = World::new(hop_config(Transport::Tcp));
+    let conn = world.connect(Listener::Tcp).unwrap();
+    register(&mut world, conn, DOMAIN);
+    let Some(PcscfAction::Connect { conn: core, .. }) = world.actions.pop() else {
+        panic!()
+    };
+    world.pcscf.shut_down(world.now);
+    world.settle();
+    // The client goes, and nobody is left to be told that its request failed.
+    world.pcscf.handle_eof(world.now, conn);
+    world.settle();
+    world.pcscf.connection_failed(world.now, core);
+    world.settle();
+    assert_eq!(world.closed(core), Some(CloseCause::NoConnection));
+    assert_eq!(world.events.last(), Some(&PcscfEvent::Stopped));
+    let stops = |event: &&PcscfEvent| **event == PcscfEvent::Stopped;
+    assert_eq!(world.events.iter().filter(stops).count(), 1);
+    assert!(world.actions.is_empty(), "{:?}", world.actions);
+}
