@@ -1,5 +1,7 @@
 //! Connections of clients: how many, how long, how much.
 
+use sip_outbound::wire::{Builder, StatusCode};
+
 use super::world::*;
 
 use super::super::*;
@@ -333,4 +335,63 @@ fn a_configuration_that_does_not_work_is_told() {
         check(registrar),
         Err(ServiceConfigError::Registrar(_))
     ));
+}
+
+/// A request of `size` bytes, nearly all of which its answers repeat.
+fn many_vias(method: &str, branch: &str, size: usize) -> String {
+    let rest = std::format!(
+        "From: <sip:alice@{DOMAIN}>;tag=1\r\nTo: <sip:nobody@{DOMAIN}>\r\nCall-ID: {branch}\r\n\
+         CSeq: 7 {method}\r\nSupported: path\r\nContent-Length: 0\r\n\r\n"
+    );
+    let via = |branch: &str| std::format!("Via: SIP/2.0/TCP h;branch=z9hG4bK{branch}\r\n");
+    let uri = if method == "REGISTER" { "" } else { "nobody@" };
+    let mut text = std::format!("{method} sip:{uri}{DOMAIN} SIP/2.0\r\n");
+    text += &via(branch);
+    let long = via(&"x".repeat(1000));
+    while text.len() + rest.len() + 2 * long.len() < size {
+        text += &long;
+    }
+    let left = size - text.len() - rest.len() - via("").len();
+    text += &via(&"y".repeat(left));
+    text + &rest
+}
+
+// spec: SEC-G-01
+#[test]
+fn no_client_breaks_the_way_to_the_home_network_for_all() {
+    let mut world = World::new(open_config());
+    let alice = world.connect(Listener::Tcp).unwrap();
+    world.input(alice, register("alice", "a").as_bytes());
+    let bob = world.connect(Listener::Tcp).unwrap();
+    world.input(bob, register("bob", "b").as_bytes());
+    assert!(world.output(alice).starts_with("SIP/2.0 200"));
+    assert!(world.output(bob).starts_with("SIP/2.0 200"));
+    // Bob asks alice, who takes her time.
+    let text = std::format!(
+        "MESSAGE sip:alice@{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.2;branch=z9hG4bKq\r\nFrom: <sip:bob@{DOMAIN}>;tag=1\r\n\
+         To: <sip:alice@{DOMAIN}>\r\nCall-ID: q\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.input(bob, text.as_bytes());
+    let asked = world.output(alice);
+    assert!(asked.starts_with("MESSAGE "), "{asked}");
+    let links = world.pcscf.owners.clone();
+    // Meanwhile her requests are answered with more than the edge proxy takes.
+    for method in ["MESSAGE", "OPTIONS", "INVITE", "REGISTER"] {
+        for size in (64_900..=65_536).step_by(53) {
+            let big = many_vias(method, &std::format!("{method}{size}"), size);
+            assert_eq!(big.len(), size);
+            world.input(alice, big.as_bytes());
+            assert_eq!(world.output(bob), "", "{method} {size}");
+        }
+    }
+    assert_eq!(world.pcscf.owners, links);
+    // What is small enough is answered, or the reason why it is not.
+    let sent = world.output(alice);
+    for code in [404, 513] {
+        assert!(sent.contains(&std::format!("SIP/2.0 {code} ")), "{code}");
+    }
+    let answer = Builder::reply(&checked(asked.as_bytes()), StatusCode::OK, Some("t"));
+    let answer = answer.finish(b"").unwrap();
+    world.input(alice, answer.as_bytes());
+    assert!(world.output(bob).starts_with("SIP/2.0 200"));
 }
