@@ -139,7 +139,7 @@ struct Args {
     /// What becomes of clients that speak HTTP.
     #[arg(long, value_enum, default_value = "close")]
     http: HttpArg,
-    /// Connections at a time.
+    /// Connections of clients at a time.
     #[arg(long, default_value_t = 10_000)]
     max_connections: usize,
     /// TLS handshakes at a time.
@@ -241,10 +241,11 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Lets the process have a file for each connection, as far as the system allows.
+/// Lets the process have a file for each connection of a client, and some for registrars, as far
+/// as the system allows.
 fn allow_files(connections: usize) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let wanted = connections as u64 + 64;
+    let wanted = connections as u64 + 256;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
     };

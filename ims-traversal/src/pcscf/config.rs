@@ -125,7 +125,9 @@ pub struct ServiceConfig {
     /// Over how long [`shut_down`](super::Pcscf::shut_down) spreads the end of the connections, so
     /// that not all clients come back at once: 5 s.
     pub shutdown_spread: Duration,
-    /// Connections at a time, those to registrars included: 10,000; more are refused.
+    /// Connections of clients at a time: 10,000; more are refused. Those with registrars are
+    /// limited by [`max_core_flows`](EdgeConfig::max_core_flows): as many that are opened from
+    /// here, and as many that registrars open.
     pub max_conns: usize,
     /// Connections whose TLS handshake is not done: 512; more are refused.
     pub max_handshakes: usize,
@@ -155,6 +157,11 @@ impl ServiceConfig {
             max_handshakes: 512,
             max_unsent: 256 * 1024,
         }
+    }
+
+    /// Connections with registrars at a time, those that are being closed included.
+    pub(super) const fn max_core_conns(&self) -> usize {
+        self.edge.max_core_flows.saturating_mul(2)
     }
 
     pub(super) fn check(&self) -> Result<(), ServiceConfigError> {

@@ -1,7 +1,7 @@
 //! One TCP connection of a P-CSCF.
 
 use bytes::{Buf as _, BytesMut};
-use sip_outbound::FlowId;
+use sip_outbound::{FlowId, Side};
 use stun_proto::FiveTuple;
 
 use super::CloseCause;
@@ -41,6 +41,8 @@ impl Phase {
 
 #[derive(Debug)]
 pub(super) struct Conn {
+    /// Whether a client is at the other end, or a registrar.
+    pub(super) side: Side,
     pub(super) at: FiveTuple,
     pub(super) tunnel: Tunnel,
     pub(super) phase: Phase,
@@ -51,8 +53,9 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(at: FiveTuple, tunnel: Tunnel, phase: Phase) -> Self {
+    pub(super) fn new(side: Side, at: FiveTuple, tunnel: Tunnel, phase: Phase) -> Self {
         Self {
+            side,
             at,
             tunnel,
             phase,

@@ -159,6 +159,9 @@ impl Pcscf {
         let Some(conn) = self.conns.remove(&id) else {
             return;
         };
+        if conn.side == Side::Access {
+            self.clients = self.clients.saturating_sub(1);
+        }
         for timer in [
             Timer::Tunnel(id),
             Timer::Connect(id),
@@ -349,10 +352,15 @@ impl Pcscf {
             Service::Leaving { .. } | Service::Stopped => return self.edge.flow_failed(now, flow),
         };
         let tunnel = Tunnel::new(self.tunnel_config(), self.rng.fork(), now);
-        let (Ok(tunnel), true) = (tunnel, self.conns.len() < self.config.max_conns) else {
+        let (Ok(tunnel), true) = (tunnel, self.has_room(Side::Core)) else {
             return self.edge.flow_failed(now, flow);
         };
-        let conn = self.add(Conn::new(at, tunnel, Phase::Connecting { flow }));
+        let conn = self.add(Conn::new(
+            Side::Core,
+            at,
+            tunnel,
+            Phase::Connecting { flow },
+        ));
         self.timers
             .arm(Timer::Connect(conn), now, self.config.connect_timeout);
         self.timers.set(Timer::Leave(conn), leave);

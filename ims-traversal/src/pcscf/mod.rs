@@ -145,6 +145,8 @@ pub struct Pcscf {
     home: Option<Home>,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
+    /// Connections of clients.
+    clients: usize,
     /// Connections in [`Phase::Handshake`].
     handshakes: usize,
     owners: BTreeMap<FlowId, Owner>,
@@ -193,6 +195,7 @@ impl Pcscf {
             service: Service::Running,
             conns: BTreeMap::new(),
             next_conn: 1,
+            clients: 0,
             handshakes: 0,
             owners: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -217,20 +220,23 @@ impl Pcscf {
         let now = self.clock.advance(now);
         let (config, transport) = self.admit(&at, listener)?;
         let at = FiveTuple { transport, ..at };
-        let core = listener == Listener::Core;
+        let side = listener.side();
         let Ok(mut tunnel) = Tunnel::new(config, self.rng.fork(), now) else {
             return Err(Refused::NoTls);
         };
         tunnel.handle_connected(now);
-        let phase = if core {
-            let flow = self.edge.flow_accepted(now, at, Side::Core);
-            let flow = flow.ok_or(Refused::Conns)?;
-            Phase::Core { flow }
-        } else {
-            self.handshakes = self.handshakes.saturating_add(1);
-            Phase::Handshake
+        let phase = match side {
+            Side::Core => {
+                let flow = self.edge.flow_accepted(now, at, side);
+                let flow = flow.ok_or(Refused::Conns)?;
+                Phase::Core { flow }
+            }
+            Side::Access => {
+                self.handshakes = self.handshakes.saturating_add(1);
+                Phase::Handshake
+            }
         };
-        let id = self.add(Conn::new(at, tunnel, phase));
+        let id = self.add(Conn::new(side, at, tunnel, phase));
         self.process(now, id);
         Ok(id)
     }
@@ -243,7 +249,7 @@ impl Pcscf {
         if self.service != Service::Running {
             return Err(Refused::ShuttingDown);
         }
-        if self.conns.len() >= self.config.max_conns {
+        if !self.has_room(listener.side()) {
             return Err(Refused::Conns);
         }
         let config = self.tunnel_config();
@@ -269,6 +275,17 @@ impl Pcscf {
         }
     }
 
+    /// Clients and registrars do not take each other's places.
+    fn has_room(&self, side: Side) -> bool {
+        match side {
+            Side::Access => self.clients < self.config.max_conns,
+            Side::Core => {
+                let core = self.conns.len().saturating_sub(self.clients);
+                core < self.config.max_core_conns()
+            }
+        }
+    }
+
     fn tunnel_config(&self) -> TunnelConfig {
         TunnelConfig {
             handshake_timeout: self.config.handshake_timeout,
@@ -281,6 +298,9 @@ impl Pcscf {
         self.next_conn = self.next_conn.saturating_add(1);
         if let Some(flow) = conn.phase.flow() {
             self.owners.insert(flow, Owner::Conn(id));
+        }
+        if conn.side == Side::Access {
+            self.clients = self.clients.saturating_add(1);
         }
         self.conns.insert(id, conn);
         id

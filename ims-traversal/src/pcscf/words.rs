@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use http_connect::auth::{ClaimedUser, HashAlgorithm};
 use sip_outbound::wire::Aor;
-use sip_outbound::{BindingId, EdgeFlowEnd, FlowId, Ticket};
+use sip_outbound::{BindingId, EdgeFlowEnd, FlowId, Side, Ticket};
 
 use crate::ConnId;
 use crate::tunnel::TunnelError;
@@ -24,11 +24,22 @@ pub enum Listener {
     Core,
 }
 
+impl Listener {
+    pub(super) const fn side(self) -> Side {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Tls => Side::Access,
+            Self::Tcp => Side::Access,
+            Self::Core => Side::Core,
+        }
+    }
+}
+
 /// Why a connection is not taken: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// There are as many connections as allowed.
+    /// There are as many connections of this kind as allowed.
     #[error("too many connections")]
     Conns,
     /// There are as many unfinished handshakes as allowed.

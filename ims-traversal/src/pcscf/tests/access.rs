@@ -139,7 +139,8 @@ fn connections_and_handshakes_are_limited() {
     assert!(matches!(world.closed(first), Some(CloseCause::Tunnel(_))));
     world.connect(Listener::Tls).unwrap();
     assert_eq!(world.pcscf.conn_count(), 4);
-    assert_eq!(world.connect(Listener::Core), Err(Refused::Conns));
+    // That is no matter of those who come to the other port.
+    assert_eq!(world.connect(Listener::Core), Err(Refused::Stranger));
 }
 
 #[test]
@@ -394,4 +395,46 @@ fn no_client_breaks_the_way_to_the_home_network_for_all() {
     let answer = answer.finish(b"").unwrap();
     world.input(alice, answer.as_bytes());
     assert!(world.output(bob).starts_with("SIP/2.0 200"));
+}
+
+// spec: SEC-G-01
+#[test]
+fn idle_clients_do_not_lock_registrars_out() {
+    let hop = |transport, last| CoreHop {
+        domain: "out.example.com".into(),
+        address: SocketAddr::from(([203, 0, 113, last], 5060)),
+        transport,
+    };
+    let mut config = open_config();
+    config.hops = std::vec![hop(Transport::Tcp, 21)];
+    config.max_conns = 2;
+    config.edge.max_core_flows = 1;
+    let mut world = World::new(config);
+    let client = world.connect(Listener::Tcp).unwrap();
+    world.connect(Listener::Tcp).unwrap();
+    assert_eq!(world.connect(Listener::Tcp), Err(Refused::Conns));
+    // Out to one of them.
+    let text = register("alice", "a").replace(DOMAIN, "out.example.com");
+    world.input(client, text.as_bytes());
+    assert_eq!(world.output(client), "");
+    let Some(PcscfAction::Connect { conn: core, .. }) = world.actions.pop() else {
+        panic!()
+    };
+    let local = "203.0.113.40:43210".parse().unwrap();
+    world.pcscf.connected(world.now, core, local);
+    // And in from one, up to the limit of those.
+    let from = |port| FiveTuple {
+        transport: Transport::Tcp,
+        local: "203.0.113.40:5060".parse().unwrap(),
+        remote: SocketAddr::from(([203, 0, 113, 21], port)),
+    };
+    let accepted = world.pcscf.accept(world.now, from(4000), Listener::Core);
+    assert!(accepted.is_ok());
+    let refused = world.pcscf.accept(world.now, from(4001), Listener::Core);
+    assert_eq!(refused, Err(Refused::Conns));
+    // Nor do registrars take the clients' places.
+    world.pcscf.handle_eof(world.now, client);
+    world.settle();
+    world.connect(Listener::Tcp).unwrap();
+    assert_eq!(world.connect(Listener::Tcp), Err(Refused::Conns));
 }
