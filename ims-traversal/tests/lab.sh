@@ -4,6 +4,7 @@
 #
 #   LAB         the laboratory's folder (default: ../shared/lab beside the project)
 #   LAB_ONLY    run only the variants named here
+#   LAB_SECONDS begin no variant after so many seconds (default: no limit)
 #   BIN         where the programs are (default: built now, release)
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -40,6 +41,10 @@ report() { # report NAME CODE [DETAIL]
 
 up() { # up VARIANT: 1 when it is not wanted
 	case " $ONLY " in *" $1 "*) ;; *) return 1 ;; esac
+	if [ -n "${LAB_SECONDS:-}" ] && [ "$SECONDS" -ge "$LAB_SECONDS" ]; then
+		printf 'skipped: variant %s, after %s seconds\n' "$1" "$SECONDS"
+		return 1
+	fi
 	if ! out=$("$lab" up "$1" 2>&1); then
 		report "lab up $1" 1 "$out"
 		return 1
