@@ -301,7 +301,11 @@ impl Ue {
     }
 
     /// Everything is over.
-    pub(super) fn stopped(&mut self) {
+    pub(super) fn stopped(&mut self, now: Instant) {
+        // The ends of the calls come first: nothing follows the last event.
+        while let Some(event) = self.calls.poll_event() {
+            self.call_event(now, event);
+        }
         self.phase = Phase::Stopped;
         let ids: Vec<_> = self.media.keys().copied().collect();
         ids.into_iter().for_each(|id| self.forget_media(id));

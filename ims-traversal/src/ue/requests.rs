@@ -54,7 +54,7 @@ impl Ue {
                 }
             }
             UserAgentEvent::Request { id, request, .. } => self.asked(now, id, &request),
-            UserAgentEvent::Stopped => self.stopped(),
+            UserAgentEvent::Stopped => self.stopped(now),
             // Calls take these.
             UserAgentEvent::Ack { .. }
             | UserAgentEvent::Cancelled { .. }

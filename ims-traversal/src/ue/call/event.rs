@@ -1,5 +1,6 @@
 //! What calls have to say.
 
+use core::fmt;
 use core::time::Duration;
 
 use alloc::string::String;
@@ -96,8 +97,8 @@ pub enum CallError {
     Request(#[from] RequestError),
 }
 
-/// What happened to a call.
-#[derive(Clone, Debug)]
+/// What happened to a call. `Debug` shows how long bodies are: descriptions have passwords.
+#[derive(Clone)]
 pub(in crate::ue) enum CallEvent {
     /// The other side calls.
     Incoming {
@@ -148,4 +149,60 @@ pub(in crate::ue) enum CallEvent {
     },
     /// The call is over.
     Ended { call: CallId, cause: EndCause },
+}
+
+impl fmt::Debug for CallEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = |body: &Option<Bytes>| body.as_ref().map(Bytes::len);
+        let name = match self {
+            Self::Incoming { .. } => "Incoming",
+            Self::Progress { .. } => "Progress",
+            Self::Answered { .. } => "Answered",
+            Self::Established { .. } => "Established",
+            Self::Offer { .. } => "Offer",
+            Self::Settled { .. } => "Settled",
+            Self::OfferWithdrawn { .. } => "OfferWithdrawn",
+            Self::OfferRefused { .. } => "OfferRefused",
+            Self::Info { .. } => "Info",
+            Self::Ended { .. } => "Ended",
+        };
+        let mut shown = f.debug_struct(name);
+        match self {
+            Self::Incoming {
+                call, from, offer, ..
+            } => shown
+                .field("call", call)
+                .field("from", from)
+                .field("offer", &length(offer)),
+            Self::Progress {
+                call,
+                fork,
+                code,
+                answer,
+            } => shown
+                .field("call", call)
+                .field("fork", fork)
+                .field("code", code)
+                .field("answer", &length(answer)),
+            Self::Answered { call, fork, answer } => shown
+                .field("call", call)
+                .field("fork", fork)
+                .field("answer", &answer.len()),
+            Self::Offer { call, offer } => shown.field("call", call).field("offer", &length(offer)),
+            Self::OfferRefused { call, code } => shown.field("call", call).field("code", code),
+            Self::Info {
+                call,
+                content_type,
+                body,
+            } => shown
+                .field("call", call)
+                .field("content_type", content_type)
+                .field("body", &body.len()),
+            Self::Ended { call, cause } => shown.field("call", call).field("cause", cause),
+            Self::Established { call } | Self::Settled { call } | Self::OfferWithdrawn { call } => {
+                shown.field("call", call)
+            }
+        };
+        shown.finish()
+    }
 }

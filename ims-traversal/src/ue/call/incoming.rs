@@ -135,8 +135,7 @@ impl Calls {
             State::Prepared { .. } | State::Inviting { .. } | State::Ringing { .. } => false,
         });
         let Some(call) = found else {
-            self.reply(now, ua, id, StatusCode::NO_SUCH_CALL, &[]);
-            return true;
+            return self.request_in_early_dialog(now, ua, id, request);
         };
         let method = request.method();
         let Some(open) = self.open(call) else {
@@ -162,6 +161,67 @@ impl Calls {
             return false;
         }
         true
+    }
+
+    /// A dialog that no 2xx has confirmed: the caller may end it, a change has to wait.
+    fn request_in_early_dialog(
+        &mut self,
+        now: Instant,
+        ua: &mut UserAgent,
+        id: ServerId,
+        request: &Request,
+    ) -> bool {
+        let ends = (request.from_tag(), request.to_tag());
+        let found = self.find(|state| match state {
+            State::Ringing { invite, tag, .. } => {
+                invite.call_id() == request.call_id()
+                    && ends == (invite.from_tag(), Some(tag.as_str()))
+            }
+            State::Inviting {
+                request: sent,
+                forks,
+                ..
+            } => ua.sent_request(*sent).is_some_and(|invite| {
+                let fork = forks.iter().any(|tag| ends.0 == Some(tag.as_str()));
+                invite.call_id() == request.call_id() && fork && ends.1 == invite.from_tag()
+            }),
+            State::Prepared { .. } | State::Open(_) | State::Ending { .. } => false,
+        });
+        let method = request.method();
+        let known = found.and_then(|call| Some((call, &self.table.get(&call)?.state)));
+        match known {
+            Some(_) if *method == Method::OPTIONS || *method == Method::MESSAGE => return false,
+            Some((call, State::Ringing { invite, .. }))
+                if *method == Method::BYE && request.cseq_number() > invite.cseq_number() =>
+            {
+                self.reply(now, ua, id, StatusCode::OK, &[]);
+                let code = StatusCode::REQUEST_TERMINATED;
+                self.refuse_call(now, ua, call, code, EndCause::Cancelled);
+            }
+            // A callee ends no early dialog, it refuses.
+            Some((_, State::Inviting { .. })) if *method == Method::BYE => {
+                self.reply(now, ua, id, StatusCode::NO_SUCH_CALL, &[]);
+            }
+            Some((_, State::Inviting { .. })) if *method == Method::UPDATE => {
+                // This side's offer is open. The Contact of the 2xx counts.
+                let code = if request.body().is_empty() {
+                    StatusCode::OK
+                } else {
+                    StatusCode::REQUEST_PENDING
+                };
+                self.reply(now, ua, id, code, &[]);
+            }
+            Some(_) => self.reply_later(now, ua, id),
+            None => self.reply(now, ua, id, StatusCode::NO_SUCH_CALL, &[]),
+        }
+        true
+    }
+
+    /// Puts a request off for up to 10 s (RFC 3261 section 14.2, RFC 3311 section 5.2).
+    pub(super) fn reply_later(&mut self, now: Instant, ua: &mut UserAgent, id: ServerId) {
+        let wait = alloc::format!("{}", self.rng.below(11));
+        let headers = [(String::from("Retry-After"), wait)];
+        self.reply(now, ua, id, StatusCode::SERVER_ERROR, &headers);
     }
 
     /// BYE is sent: one of the other side crosses it, everything else is too late.

@@ -281,7 +281,8 @@ impl Calls {
             }
             event @ UserAgentEvent::Stopped => {
                 for call in self.ids() {
-                    self.end(call, EndCause::Stopped);
+                    let cause = self.known_cause(call);
+                    self.end(call, cause.unwrap_or(EndCause::Stopped));
                 }
                 Some(event)
             }
@@ -347,6 +348,16 @@ impl Calls {
         }
         if self.table.remove(&call).is_some() {
             self.events.push_back(CallEvent::Ended { call, cause });
+        }
+    }
+
+    /// Why a call was going to end, if it was.
+    fn known_cause(&self, call: CallId) -> Option<EndCause> {
+        match &self.table.get(&call)?.state {
+            State::Inviting { given_up, .. } => given_up.clone(),
+            State::Open(open) => open.end.clone(),
+            State::Ending { cause, .. } => Some(cause.clone()),
+            State::Prepared { .. } | State::Ringing { .. } => None,
         }
     }
 

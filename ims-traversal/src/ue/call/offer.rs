@@ -1,6 +1,7 @@
 //! Changes of a session within its dialog: INVITE and UPDATE both ways, one at a time (RFC 3261
 //! section 14, RFC 3311, RFC 6141).
 
+use core::fmt;
 use core::time::Duration;
 
 use alloc::string::String;
@@ -16,12 +17,22 @@ use super::{
     description_headers,
 };
 
-/// An offer of this side.
-#[derive(Clone, Debug)]
+/// An offer of this side. `Debug` shows how long it is.
+#[derive(Clone)]
 pub(super) struct Offer {
     pub(super) method: Method,
     pub(super) body: Bytes,
     pub(super) attempts: u32,
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer")
+            .field("method", &self.method)
+            .field("body", &self.body.len())
+            .field("attempts", &self.attempts)
+            .finish()
+    }
 }
 
 /// The offer of this side.
@@ -226,9 +237,7 @@ impl Calls {
             return self.reply(now, ua, id, StatusCode::REQUEST_PENDING, &[]);
         }
         if open.theirs.id().is_some() || !open.established {
-            let wait = alloc::format!("{}", self.rng.below(11));
-            let headers = [(String::from("Retry-After"), wait)];
-            return self.reply(now, ua, id, StatusCode::SERVER_ERROR, &headers);
+            return self.reply_later(now, ua, id);
         }
         let offer = match offer {
             Ok(offer) => offer,

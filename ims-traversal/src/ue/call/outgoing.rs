@@ -80,20 +80,10 @@ impl Calls {
         } else if code.is_success() {
             self.invite_accepted(now, ua, call, flow, response);
         } else if !is_challenge(code) {
-            let given_up = self.given_up(call);
+            let given_up = self.known_cause(call);
             self.end(call, given_up.unwrap_or_else(|| refused(response)));
         }
         // What is wrong with a challenge comes as the failure of the request.
-    }
-
-    fn given_up(&self, call: CallId) -> Option<EndCause> {
-        match &self.table.get(&call)?.state {
-            State::Inviting { given_up, .. } => given_up.clone(),
-            State::Prepared { .. }
-            | State::Ringing { .. }
-            | State::Open(_)
-            | State::Ending { .. } => None,
-        }
     }
 
     fn progress(&mut self, call: CallId, response: &Response) {

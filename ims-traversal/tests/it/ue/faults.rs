@@ -238,6 +238,21 @@ fn a_call_moves_to_another_network() {
 }
 
 #[test]
+fn calls_that_cannot_be_ended_are_told_of_before_the_stop() {
+    let mut world = World::registered(Place::Only443, |_| {});
+    world.call();
+    world.pcscf_down = true;
+    world.cut(ALICE, control);
+    let now = world.now;
+    world.nodes[ALICE].ue.stop(now);
+    let stopped = |w: &World| matches!(w.nodes[ALICE].events.last(), Some(UeEvent::Stopped));
+    assert!(world.run(120, stopped));
+    world.run_for(60);
+    assert!(stopped(&world), "{:?}", world.nodes[ALICE].events.last());
+    assert_eq!(world.ended(ALICE), Some(EndCause::HungUp));
+}
+
+#[test]
 fn calls_under_way_end_with_the_flow_of_the_caller() {
     let mut world = World::registered(Place::Only443, |_| {});
     let now = world.now;

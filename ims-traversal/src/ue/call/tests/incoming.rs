@@ -238,3 +238,55 @@ fn a_stopped_user_agent_has_no_calls() {
     bench.answer(&register, 200, "", &[], "");
     bench.over(&EndCause::Stopped);
 }
+
+#[test]
+fn a_user_agent_that_stops_keeps_why_its_calls_were_to_end() {
+    let mut bench = bench();
+    let (call, _) = bench.incoming();
+    bench.hang_up(call);
+    bench.request("BYE");
+    bench.ua.stop(bench.now);
+    bench.drain();
+    let register = bench.request("REGISTER");
+    bench.answer(&register, 200, "", &[], "");
+    assert_eq!(bench.event(), "ended: this side hung up");
+}
+
+/// A call that rings, and the tag its 180 had.
+fn ringing(bench: &mut Bench) -> String {
+    let call = bench.called("offer");
+    bench.calls.ring(bench.now, &mut bench.ua, call).unwrap();
+    bench.drain();
+    let ringing = bench.response(180);
+    let to = ringing.to(&Limits::DEFAULT).unwrap();
+    to.tag().unwrap().to_string()
+}
+
+// RFC 3261 section 15: the caller may end an early dialog by BYE.
+#[test]
+fn a_caller_ends_an_early_dialog() {
+    let mut bench = bench();
+    let tag = ringing(&mut bench);
+    // Out of order, and not its dialog.
+    bench.input(inbound("BYE", 1, &tag, "", "").as_bytes());
+    bench.response(500);
+    let other = inbound("BYE", 2, &tag, "", "").replace("tag=far", "tag=farther");
+    bench.input(other.replace("z9hG4bK", "z9hG4bKo").as_bytes());
+    bench.response(481);
+    bench.input(inbound("BYE", 3, &tag, "", "").as_bytes());
+    bench.response(200);
+    bench.response(487);
+    bench.over(&EndCause::Cancelled);
+}
+
+#[test]
+fn what_comes_in_an_early_dialog_is_put_off() {
+    let mut bench = bench();
+    let tag = ringing(&mut bench);
+    for (method, cseq) in [("UPDATE", 2), ("INFO", 3)] {
+        bench.input(inbound(method, cseq, &tag, "", "offer").as_bytes());
+        assert!(bench.response(500).has(Name::RETRY_AFTER));
+    }
+    bench.quiet();
+    assert!(!bench.calls.is_empty());
+}

@@ -252,3 +252,43 @@ fn misuse_changes_nothing() {
     bench.hang_up(call);
     bench.over(&EndCause::HungUp);
 }
+
+#[test]
+fn a_callee_changes_nothing_before_it_answers() {
+    let mut bench = bench();
+    let (_, invite) = bench.invite();
+    bench.answer(&invite, 180, "b", &[CONTACT], "");
+    bench.events.clear();
+    let own = invite.from_tag().unwrap().to_string();
+    let call_id = alloc::format!("Call-ID: {}", invite.call_id());
+    let update = |cseq, body| {
+        let update = inbound("UPDATE", cseq, &own, "", body);
+        let update = update.replace("Call-ID: call", &call_id);
+        update.replace("tag=far", "tag=b")
+    };
+    bench.input(update(1, "offer").as_bytes());
+    bench.response(491);
+    bench.input(update(2, "").as_bytes());
+    bench.response(200);
+    bench.quiet();
+    // No dialog of that tag is known.
+    bench.input(update(3, "offer").replace("tag=b", "tag=c").as_bytes());
+    bench.response(481);
+}
+
+#[test]
+fn descriptions_are_not_shown() {
+    let mut bench = bench();
+    let (call, invite) = bench.invite();
+    let secret = "a=ice-pwd:topsecret";
+    bench.answer(&invite, 200, "b", &[CONTACT], secret);
+    bench.request("ACK");
+    assert!(!alloc::format!("{:?}", bench.events).contains("topsecret"));
+    bench.events.clear();
+    let body = Bytes::from_static(secret.as_bytes());
+    bench
+        .calls
+        .offer(bench.now, &mut bench.ua, call, Method::INVITE, body)
+        .unwrap();
+    assert!(!alloc::format!("{:?}", bench.calls).contains("topsecret"));
+}
