@@ -228,10 +228,10 @@ impl Ue {
         let applied = match &agreed.transport {
             RemoteTransport::Ice(description) => entry.media.set_remote(now, description).is_ok(),
             RemoteTransport::Plain { .. } => {
-                // There may be no port here for the RTCP it would like to get.
-                let components = self.config.media.session.agent.components.first();
+                // There may be no port here for the RTCP it would like to get, or none any more.
+                let components = entry.media.agent().component_count(0);
                 let mut peers = agreed.transport.addresses();
-                peers.truncate(components.map_or(1, |count| usize::from(*count)));
+                peers.truncate(usize::from(components));
                 entry.media.set_remote_plain(now, 0, &peers).is_ok()
             }
             RemoteTransport::Nowhere => true,
@@ -624,3 +624,11 @@ fn refusal(error: NegotiationError) -> StatusCode {
         StatusCode::NOT_ACCEPTABLE_HERE
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "test code"
+)]
+mod tests;
