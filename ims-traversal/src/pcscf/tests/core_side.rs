@@ -347,3 +347,14 @@ fn nothing_is_reported_behind_the_end() {
     assert_eq!(world.events.iter().filter(stops).count(), 1);
     assert!(world.actions.is_empty(), "{:?}", world.actions);
 }
+
+#[test]
+fn debug_output_shows_no_keys() {
+    let mut config = hop_config(Transport::Udp);
+    config.edge.token_key = Some([203; 32]);
+    let pcscf = Pcscf::new(config.clone(), [2; 32], Instant::ZERO).unwrap();
+    for text in [std::format!("{config:?}"), std::format!("{pcscf:?}")] {
+        assert!(text.contains("token_key: true"), "{text}");
+        assert!(!text.contains("203, 203"), "{text}");
+    }
+}
