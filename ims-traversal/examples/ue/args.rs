@@ -82,6 +82,10 @@ pub struct Options {
     /// How many P-CSCFs are used at the same time: all that are given, at most 2.
     #[arg(long)]
     pub flows: Option<usize>,
+    /// How long a registration is asked for, in seconds; the registrar may grant less. 600000 when it
+    /// is not given.
+    #[arg(long, value_name = "SECONDS")]
+    pub expires: Option<u32>,
     /// The name of the device, urn:uuid:...; made anew each time when it is not given.
     #[arg(long, value_name = "URN")]
     pub instance: Option<String>,
@@ -190,6 +194,9 @@ impl Options {
         agent.digest.md5 = Allow::OverTls;
         if let Some(flows) = self.flows {
             agent.flows = flows;
+        }
+        if let Some(expires) = self.expires {
+            agent.expires = expires;
         }
         agent.user_agent = Some(concat!("ue/", env!("CARGO_PKG_VERSION")).to_owned());
         Ok(agent)

@@ -131,6 +131,7 @@ ue_words() { # ue_words USER [DOMAIN]
 		"${at:-sips:pcscf.lab.test:443}" "$1" "${2:-$LAB_SIP_DOMAIN}" "$1" "${password:-$1-secret}" "$LAB_CA"
 }
 
+ue_more=
 ue_turn="--turn turns:turn.lab.test:443 --turn-user ue --turn-password ue-secret"
 
 # ue NAME COMMAND USER DOMAIN ARGS...: a UE that must succeed.
@@ -205,7 +206,7 @@ ue_recovers() {
 	local name="$LAB_VARIANT: ue, registers again after $1" words agent code
 	shift
 	words=$(ue_words alice)
-	timeout 200 "$lab" exec ue "$BIN/ue" register $words --duration 180 >"$work/recovery.log" 2>&1 &
+	timeout 200 "$lab" exec ue "$BIN/ue" register $words $ue_more --duration 180 >"$work/recovery.log" 2>&1 &
 	agent=$!
 	wait_for 20 "$work/recovery.log" '"type":"registered"'
 	# A flow that has not been proven by a pong does not count as one that has worked.
@@ -241,6 +242,10 @@ sip_fw443() {
 	ue_recovers "a cut" cut_for cut 40
 	ue_recovers "a reset" cut_for cut-rst 25
 	ue_recovers "a restart of the P-CSCF" "$lab" restart pcscf
+	# Nothing tells of it: the next refresh does, at half of the time granted.
+	local ue_more="--expires 60"
+	ue_recovers "a restart of the registrar" "$lab" restart registrar
+	ue_more=
 }
 
 sip_proxy() {
