@@ -195,7 +195,9 @@ impl Ue {
             }
         };
         match sent {
-            Err(CallError::Request(RequestError::NoFlow)) if due == Due::Nothing => {
+            Err(CallError::Request(RequestError::NoFlow | RequestError::Full))
+                if due == Due::Nothing =>
+            {
                 self.offer_lost(now, call);
             }
             Err(_) if due == Due::Nothing => self.offer_impossible(now, call),
@@ -410,13 +412,19 @@ impl Ue {
         self.describe(now, call);
     }
 
-    /// This side's offer was lost with its flow: it is made again over another, or the next.
+    /// This side's offer was lost with its flow: it is made again over another, after 2, 4, .. s,
+    /// or over the next.
     fn offer_lost(&mut self, now: Instant, call: CallId) {
-        if let Some(leg) = self.legs.get_mut(&call) {
-            leg.negotiation.roll_back();
-            leg.wants_offer = true;
-            leg.waits = leg.fresh;
-            self.timers.arm(call, now, FIRST_WAIT);
+        let Some(leg) = self.legs.get_mut(&call) else {
+            return;
+        };
+        leg.negotiation.roll_back();
+        leg.wants_offer = true;
+        leg.waits = leg.fresh;
+        if leg.refusals < MAX_REFUSALS {
+            let wait = FIRST_WAIT.saturating_mul(1 << leg.refusals);
+            leg.refusals = leg.refusals.saturating_add(1);
+            self.timers.arm(call, now, wait);
         }
     }
 

@@ -68,15 +68,16 @@ fn offered(ue: &mut Ue, call: CallId, offer: &str) -> Option<bool> {
     })
 }
 
-#[test]
-fn an_offer_that_leaves_ice_and_the_shared_port_is_taken() {
-    let head = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
-                m=audio 5000 RTP/AVP 0\r\n";
-    let ice = alloc::format!(
-        "{head}a=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
+/// The other side's words before its media attributes.
+const HEAD: &str = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+                    m=audio 5000 RTP/AVP 0\r\n";
+
+/// A call that comes in, gathered for, and its offer.
+fn called(ue: &mut Ue) -> (CallId, String) {
+    let offer = alloc::format!(
+        "{HEAD}a=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
          a=candidate:1 1 UDP 2130706431 192.0.2.1 5000 typ host\r\n"
     );
-    let mut ue = ue();
     let call = CallId(1);
     ue.call_event(
         NOW,
@@ -85,11 +86,44 @@ fn an_offer_that_leaves_ice_and_the_shared_port_is_taken() {
             from: String::new(),
             display_name: None,
             to: String::new(),
-            offer: Some(Bytes::from(ice.clone())),
+            offer: Some(Bytes::from(offer.clone())),
         },
     );
-    open_sockets(&mut ue);
+    open_sockets(ue);
+    (call, offer)
+}
+
+#[test]
+fn an_offer_that_leaves_ice_and_the_shared_port_is_taken() {
+    let mut ue = ue();
+    let (call, ice) = called(&mut ue);
     assert_eq!(offered(&mut ue, call, &ice), Some(true));
-    let plain = head.replace("- 1 1", "- 1 2");
+    let plain = HEAD.replace("- 1 1", "- 1 2");
     assert_eq!(offered(&mut ue, call, &plain), Some(false));
+}
+
+#[test]
+fn an_offer_that_gets_lost_is_not_made_again_for_ever() {
+    let mut ue = ue();
+    let (call, _) = called(&mut ue);
+    for seconds in [2, 4, 8, 16, 32, 64, 128] {
+        ue.offer_lost(NOW, call);
+        let due = NOW + Duration::from_secs(seconds);
+        assert_eq!(ue.timers.get(call), Some(due));
+    }
+    ue.timers.disarm(call);
+    ue.offer_lost(NOW, call);
+    assert_eq!(ue.timers.get(call), None);
+}
+
+#[test]
+fn an_offer_that_cannot_be_sent_is_given_back() {
+    let mut ue = ue();
+    let (call, _) = called(&mut ue);
+    ue.offer_impossible(NOW, call);
+    let last = ue.events.back();
+    assert!(matches!(
+        last,
+        Some(UeEvent::ChangeRefused { code: None, .. })
+    ));
 }
