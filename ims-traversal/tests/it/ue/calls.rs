@@ -94,6 +94,8 @@ fn both_put_the_other_on_hold_at_once() {
     for node in &world.nodes {
         let mut events = node.events.iter();
         assert!(!events.any(|event| matches!(event, UeEvent::ChangeRefused { .. })));
+        let agreed = |event: &&UeEvent| matches!(event, UeEvent::Agreed { .. });
+        assert_eq!(node.events.iter().filter(agreed).count(), 3);
     }
     world.stop();
 }
