@@ -292,10 +292,14 @@ impl Plan {
             },
             access: Link::clean(Duration::from_millis(20)),
             core: Link::clean(Duration::from_millis(5)),
-            nat: NatKind::new(
-                crate::sim::Dependence::AddressAndPort,
-                crate::sim::Dependence::AddressAndPort,
-            ),
+            // Mappings outlive the longest interval there is: a ping may come after the whole of it.
+            nat: NatKind {
+                timeout: Duration::from_secs(300),
+                ..NatKind::new(
+                    crate::sim::Dependence::AddressAndPort,
+                    crate::sim::Dependence::AddressAndPort,
+                )
+            },
         }
     }
 
