@@ -365,7 +365,10 @@ if case " $ONLY " in *" own "*) true ;; *) false ;; esac && ONLY="$ONLY open" &&
 		"https://$LAB_PCSCF_IP:443/" 2>&1)
 	case $out in *407*) code=0 ;; *) code=1 ;; esac
 	report "own: http-proxy refuses a wrong password" $code "$out"
-	kill "$server" "$proxy" 2>/dev/null
+	# At once, not when its last allocation has ended: its ports are needed.
+	kill -INT "$server" 2>/dev/null
+	kill "$proxy" 2>/dev/null
+	wait "$server"
 	own_forwards
 	own_registers
 	own_ues
