@@ -18,6 +18,21 @@ pub(crate) fn pieces(data: &[u8], choices: &mut Choices) -> Vec<Vec<u8>> {
     pieces
 }
 
+/// Takes what may still arrive before a cut off `cut`; whether the cut is there, which is then over.
+#[cfg(feature = "sip")]
+pub(crate) fn cut_short(cut: &mut Option<usize>, data: &mut Vec<u8>) -> bool {
+    let Some(left) = cut else {
+        return false;
+    };
+    if *left >= data.len() {
+        *left -= data.len();
+        return false;
+    }
+    data.truncate(*left);
+    *cut = None;
+    true
+}
+
 /// Bytes that are text for the most part, and look like it in messages.
 #[cfg(feature = "sip")]
 #[derive(Clone, PartialEq, Eq)]

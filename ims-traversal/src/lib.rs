@@ -21,6 +21,9 @@ pub mod ladder;
 pub mod media;
 pub mod pcscf;
 pub mod sdp;
+#[cfg(test)]
+#[cfg(feature = "tls")]
+mod test_tls;
 pub mod tunnel;
 pub mod ue;
 

@@ -19,6 +19,7 @@ use super::edge_node::{DATAGRAM_PORT, EDGES, ROOM, STREAM_PORT};
 use super::watch::Watch;
 use super::{Octets, Told, UserAgentIn, UserAgentMachine, UserAgentOut};
 use crate::contract::Checked;
+use crate::pieces::cut_short;
 use crate::sim::{Arrival, End, HostId, Net, Outbox, SiteId};
 
 /// How the user agent of a run behaves.
@@ -346,22 +347,11 @@ impl AgentNode {
         let Some(flow) = self.flow_at(end) else {
             return;
         };
-        let cut = match &mut self.cut {
-            Some(left) if *left < data.len() => {
-                data.truncate(*left);
-                true
-            }
-            Some(left) => {
-                *left -= data.len();
-                false
-            }
-            None => false,
-        };
+        let cut = cut_short(&mut self.cut, &mut data);
         if !data.is_empty() {
             self.input(net, UserAgentIn::Bytes(flow, Octets(data)));
         }
         if cut {
-            self.cut = None;
             net.note(self.host, || "is cut off");
             net.reset(end);
             self.outbox.forget(end);

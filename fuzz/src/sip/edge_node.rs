@@ -12,6 +12,7 @@ use stun_proto::{FiveTuple, Transport};
 use super::core_node::CORE;
 use super::{EdgeIn, EdgeMachine, EdgeOut, Octets};
 use crate::contract::Checked;
+use crate::pieces::cut_short;
 use crate::sim::{Arrival, End, HostId, INTERNET, Net, Outbox};
 
 /// Names and addresses of the edge proxies.
@@ -281,22 +282,11 @@ impl EdgeNode {
                 let Some(flow) = self.flows.get(&end).copied() else {
                     return;
                 };
-                let cut = match &mut self.cut {
-                    Some(left) if *left < data.len() => {
-                        data.truncate(*left);
-                        true
-                    }
-                    Some(left) => {
-                        *left -= data.len();
-                        false
-                    }
-                    None => false,
-                };
+                let cut = cut_short(&mut self.cut, &mut data);
                 if !data.is_empty() {
                     self.input(net, EdgeIn::Bytes(flow, Octets(data)));
                 }
                 if cut {
-                    self.cut = None;
                     net.note(self.host, || "is cut off");
                     net.reset(end);
                     self.gone(net, end);

@@ -4,29 +4,15 @@ use core::time::Duration;
 
 use http_connect::auth::{Allow, Credentials, Policy};
 use http_connect::{ConnectConfig, NotATunnel};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
 use super::*;
+use crate::test_tls::self_signed;
 use alloc::string::String;
 
 fn configs(name: &str) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    let made = rcgen::generate_simple_self_signed([String::from(name)]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(std::vec![made.cert.der().clone()], key)
-        .unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let (client, server) = self_signed(&[name]);
     (Arc::new(client), Arc::new(server))
 }
 

@@ -10,12 +10,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use http_connect::{AuthVerdict, ConnectServer, ProxyAction, ProxyConfig, ProxyError, Side};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use turn_proto::policy::Preset;
 use turn_proto::server::{self, RelayTo, Server, StaticUsers};
 
 use super::*;
+use crate::test_tls::self_signed;
 use crate::tunnel::{Tls, Tunnel, TunnelConfig, TunnelEvent};
 
 pub(super) const TURN: &str = "198.51.100.9:3478";
@@ -26,22 +26,7 @@ const DELAY: Duration = Duration::from_millis(10);
 
 /// TLS for a server of this name, and for those who trust it.
 pub(super) fn tls_configs(name: &str) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    let made = rcgen::generate_simple_self_signed([String::from(name)]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let (client, server) = self_signed(&[name]);
     (Arc::new(client), Arc::new(server))
 }
 

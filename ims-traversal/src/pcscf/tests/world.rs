@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec;
 
 use http_connect::auth::{ClaimedUser, ha1};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 use sip_outbound::wire::{
     Limits, Message, Method, ParseConfig, Request, Response, StatusCode, UriBuf,
 };
@@ -19,6 +19,7 @@ use sip_outbound::{
 };
 
 use super::super::*;
+use crate::test_tls::self_signed;
 
 pub(super) const HOST: &str = "pcscf.example.com";
 pub(super) const DOMAIN: &str = "ims.example.com";
@@ -35,23 +36,7 @@ pub(super) fn tls() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 }
 
 pub(super) fn fresh_tls() -> (ServerConfig, ClientConfig) {
-    let names = [HOST, "sip.example.com", "www.example.com"].map(String::from);
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let (client, server) = self_signed(&[HOST, "sip.example.com", "www.example.com"]);
     (server, client)
 }
 
