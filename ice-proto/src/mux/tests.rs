@@ -101,7 +101,7 @@ fn many_lite_agents_share_one_socket() {
                 };
                 let here = FiveTuple::udp(at.remote, at.local);
                 let route = Route::Datagram(here);
-                let key = mux.owner(route, &buf[..sent.len]).unwrap();
+                let key = mux.owner(now, route, &buf[..sent.len]).unwrap();
                 assert_eq!(key, n);
                 gateway[key].handle_datagram(now, here, &buf[..sent.len]);
                 while let Some(answer) = gateway[key].poll_transmit(&mut buf) {
@@ -114,7 +114,7 @@ fn many_lite_agents_share_one_socket() {
     }
     for (n, agent) in gateway.iter_mut().enumerate() {
         let route = agent.route(ONE).unwrap();
-        assert_eq!(mux.owner(route, b"\x80data"), Some(n));
+        assert_eq!(mux.owner(now, route, b"\x80data"), Some(n));
         let Route::Datagram(at) = route else {
             panic!("no relays here");
         };
@@ -124,9 +124,12 @@ fn many_lite_agents_share_one_socket() {
     }
     let route = gateway[3].route(ONE).unwrap();
     mux.remove(3);
-    assert_eq!(mux.owner(route, b"\x80data"), None);
+    assert_eq!(mux.owner(now, route, b"\x80data"), None);
     let elsewhere = FiveTuple::udp(addr(GATE), addr("6.6.6.6:6"));
-    assert_eq!(mux.owner(Route::Datagram(elsewhere), b"\x80data"), None);
+    assert_eq!(
+        mux.owner(now, Route::Datagram(elsewhere), b"\x80data"),
+        None
+    );
 }
 
 #[test]
@@ -145,7 +148,7 @@ fn answers_find_the_agent_that_asked_and_a_restart_keeps_both_names() {
     let len = stun_proto::wire::Writer::new(&mut answer, ty, request.transaction_id())
         .finish()
         .unwrap();
-    assert_eq!(mux.owner(sent.to, &answer[..len]), Some('a'));
+    assert_eq!(mux.owner(Instant::ZERO, sent.to, &answer[..len]), Some('a'));
     // Much later nobody waits for it.
     let later = Instant::ZERO + Duration::from_secs(200);
     let other = Message::parse(&buf[..sent.len]).unwrap();
@@ -155,7 +158,7 @@ fn answers_find_the_agent_that_asked_and_a_restart_keeps_both_names() {
         .finish()
         .unwrap();
     mux.sent(later, 'a', sent.to, &again[..len_again]);
-    assert_eq!(mux.owner(sent.to, &answer[..len]), None);
+    assert_eq!(mux.owner(later, sent.to, &answer[..len]), None);
 
     let old = a.local_credentials().ufrag.clone();
     a.restart(Instant::ZERO).unwrap();
@@ -163,4 +166,132 @@ fn answers_find_the_agent_that_asked_and_a_restart_keeps_both_names() {
     assert_eq!(mux.names.len(), 2);
     mux.forget_old('a', &a);
     assert!(mux.names.len() == 1 && !mux.names.contains_key(&old));
+}
+
+/// A message of the Binding method without attributes.
+fn bare(class: Class, id: u16) -> Vec<u8> {
+    let mut id_bytes = [0; 12];
+    id_bytes[..2].copy_from_slice(&id.to_be_bytes());
+    let request = stun_proto::wire::MessageType::new(Class::Request, Method::BINDING);
+    let ty = match class {
+        Class::Request => request,
+        Class::Success => request.success(),
+        Class::Error => request.error(),
+        Class::Indication => stun_proto::wire::MessageType::new(class, Method::BINDING),
+    };
+    let mut buf = [0; 20];
+    let writer = stun_proto::wire::Writer::new(&mut buf, ty, TransactionId(id_bytes));
+    let len = writer.finish().unwrap();
+    buf[..len].to_vec()
+}
+
+fn route(port: u16) -> Route {
+    let remote = SocketAddr::from(([198, 51, 100, 7], port));
+    Route::Datagram(FiveTuple::udp(addr("192.0.2.1:3000"), remote))
+}
+
+/// Two agents known by their keys.
+fn two() -> Mux<char> {
+    let mut mux = Mux::new(10);
+    for (key, seed) in [('a', 1), ('h', 2)] {
+        let agent = agent(seed, "192.0.2.1:3000", Role::Controlled, false);
+        mux.add(key, &agent).unwrap();
+    }
+    mux
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::ZERO + Duration::from_secs(seconds)
+}
+
+const DATA: &[u8] = b"\x80data";
+
+/// An agent's check goes out over a route, and its answer comes back over it.
+fn prove(mux: &mut Mux<char>, now: Instant, key: char, route: Route, id: u16) {
+    mux.sent(now, key, route, &bare(Class::Request, id));
+    let answer = bare(Class::Success, id);
+    assert_eq!(mux.owner(now, route, &answer), Some(key));
+}
+
+#[test]
+fn a_forged_source_does_not_take_a_route_that_its_agent_has_proven() {
+    let mut mux = two();
+    prove(&mut mux, at(0), 'a', route(1), 1);
+    // A peer of the other agent knows the address, and sends a check as if from there.
+    mux.sent(at(1), 'h', route(1), &bare(Class::Success, 9));
+    assert_eq!(mux.owner(at(1), route(1), DATA), Some('a'));
+    assert_eq!(mux.refused(), 1);
+}
+
+#[test]
+fn a_forged_source_that_came_first_gives_way_to_proof() {
+    let mut mux = two();
+    mux.sent(at(0), 'h', route(1), &bare(Class::Success, 9));
+    assert_eq!(mux.owner(at(0), route(1), DATA), Some('h'));
+    prove(&mut mux, at(1), 'a', route(1), 1);
+    assert_eq!(mux.owner(at(1), route(1), DATA), Some('a'));
+    mux.sent(at(40), 'h', route(2), &bare(Class::Success, 10));
+    mux.remove('h');
+    assert_eq!(mux.owner(at(40), route(1), DATA), Some('a'));
+    assert_eq!(mux.owner(at(40), route(2), DATA), None);
+}
+
+#[test]
+fn an_answer_from_elsewhere_proves_no_route() {
+    let mut mux = two();
+    mux.sent(at(0), 'a', route(1), &bare(Class::Request, 1));
+    let owner = mux.owner(at(0), route(2), &bare(Class::Success, 1));
+    assert_eq!(owner, Some('a'), "the agent itself judges it");
+    assert_eq!(mux.owner(at(0), route(2), DATA), None);
+    assert_eq!(mux.owner(at(0), route(1), DATA), None);
+}
+
+#[test]
+fn a_silent_route_goes_to_who_is_there() {
+    let mut mux = two();
+    mux.sent(at(0), 'h', route(1), &bare(Class::Success, 9));
+    mux.sent(at(29), 'a', route(1), &bare(Class::Success, 1));
+    assert_eq!(mux.owner(at(29), route(1), DATA), Some('h'));
+    mux.sent(at(30), 'a', route(1), &bare(Class::Success, 2));
+    assert_eq!(mux.owner(at(30), route(1), DATA), Some('a'));
+}
+
+#[test]
+fn a_hostile_peer_uses_up_nothing_but_its_own_agents_share() {
+    let mut mux = two();
+    prove(&mut mux, at(0), 'a', route(1), 1);
+    mux.sent(at(0), 'a', route(1), &bare(Class::Request, 2));
+    // The hostile agent's own way is proven, then come checks from everywhere.
+    prove(&mut mux, at(0), 'h', route(2), 3);
+    for n in 100..60_000 {
+        mux.sent(at(1), 'h', route(n), &bare(Class::Success, n));
+        mux.sent(at(1), 'h', route(n), &bare(Class::Request, n));
+    }
+    assert_eq!(mux.routes.len(), 1 + ROUTES_PER_AGENT);
+    assert_eq!(mux.checks.len(), 2 + CHECKS_PER_AGENT);
+    assert_eq!(
+        mux.owner(at(2), route(1), &bare(Class::Success, 2)),
+        Some('a')
+    );
+    assert_eq!(mux.owner(at(2), route(1), DATA), Some('a'));
+    assert_eq!(
+        mux.owner(at(2), route(2), DATA),
+        Some('h'),
+        "its proven way"
+    );
+    prove(&mut mux, at(2), 'a', route(60_001), 4);
+    assert_eq!(mux.owner(at(2), route(60_001), DATA), Some('a'));
+    mux.remove('h');
+    assert_eq!((mux.routes.len(), mux.checks.len()), (2, 3));
+}
+
+#[test]
+fn an_agent_that_restarts_without_end_has_two_names() {
+    let mut mux = two();
+    let mut agent = agent(3, "192.0.2.1:3000", Role::Controlled, false);
+    for _ in 0..100 {
+        mux.add('r', &agent).unwrap();
+        agent.restart(Instant::ZERO).unwrap();
+    }
+    assert_eq!(mux.names.len(), 2 + NAMES_PER_AGENT);
 }
