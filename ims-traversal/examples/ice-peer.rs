@@ -304,11 +304,11 @@ fn from_json(value: &Value) -> Result<RemoteDescription> {
     };
     let credentials = Credentials {
         ufrag: text("ufrag")?.to_owned(),
-        pwd: text("pwd")?.to_owned(),
+        pwd: text("pwd")?.into(),
     };
     let lines = [
         format!("ice-ufrag:{}", credentials.ufrag),
-        format!("ice-pwd:{}", credentials.pwd),
+        format!("ice-pwd:{}", credentials.pwd.expose()),
     ];
     for line in lines {
         line.parse::<Line>()

@@ -109,7 +109,7 @@ pub fn ops_ice_session(data: &[u8]) {
             6 => Some(SessionIn::Icmp(at)),
             7 | 8 => {
                 let password = if choices.chance(800) {
-                    &local.pwd
+                    local.pwd.expose()
                 } else {
                     "wrong"
                 };

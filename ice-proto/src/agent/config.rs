@@ -7,6 +7,7 @@ use core::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use stun_proto::auth::Secret;
 use turn_proto::wire::AddressFamily;
 
 use super::PlainKeepAlive;
@@ -151,7 +152,7 @@ pub struct Credentials {
     /// The user name fragment, 4 to 256 characters.
     pub ufrag: String,
     /// The password, 22 to 256 characters.
-    pub pwd: String,
+    pub pwd: Secret,
 }
 
 impl fmt::Debug for Credentials {

@@ -20,6 +20,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use stun_proto::auth::Secret;
 use stun_proto::time::{Clock, Timers};
 use stun_proto::wire::{Key, Message, Method, TransactionId};
 use stun_proto::{FiveTuple, Instant, Received, Rng, Transmit};
@@ -93,10 +94,10 @@ impl Here {
     fn generate(rng: &mut Rng) -> Self {
         let credentials = Credentials {
             ufrag: ice_chars(rng, 8),
-            pwd: ice_chars(rng, 24),
+            pwd: Secret::new(ice_chars(rng, 24)),
         };
         Self {
-            key: Key::short_term(&credentials.pwd),
+            key: Key::short_term(credentials.pwd.expose()),
             credentials,
         }
     }
@@ -251,7 +252,7 @@ impl Agent {
             return Err(RemoteError::Closed);
         }
         let Credentials { ufrag, pwd } = &remote.credentials;
-        if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&pwd.len()) {
+        if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&pwd.expose().len()) {
             return Err(RemoteError::Credentials);
         }
         if let Some(there) = &self.there {
@@ -271,7 +272,7 @@ impl Agent {
             };
         }
         self.leave_plain();
-        let key = Key::short_term(&remote.credentials.pwd);
+        let key = Key::short_term(remote.credentials.pwd.expose());
         self.there = Some(There { remote, key });
         self.reprioritize();
         self.timers.arm(Timer::Patience, now, self.config.patience);

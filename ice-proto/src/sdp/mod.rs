@@ -9,6 +9,8 @@ use core::str::FromStr;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use stun_proto::auth::Secret;
+
 use crate::{Candidate, CandidateKind};
 
 /// Longest line taken, in bytes.
@@ -67,7 +69,7 @@ pub enum Line {
     /// `ice-ufrag:`, 4 to 256 characters.
     Ufrag(String),
     /// `ice-pwd:`, 22 to 256 characters.
-    Pwd(String),
+    Pwd(Secret),
     /// `ice-options:`, the tags as they stand.
     Options(String),
     /// `ice-pacing:` in milliseconds.
@@ -125,7 +127,7 @@ impl Line {
             "candidate" => candidate(value, lenient),
             "remote-candidates" => remote_candidates(value).map(Self::RemoteCandidates),
             "ice-ufrag" => credential(value, 4).map(Self::Ufrag),
-            "ice-pwd" => credential(value, 22).map(Self::Pwd),
+            "ice-pwd" => credential(value, 22).map(|pwd| Self::Pwd(Secret::new(pwd))),
             "ice-options" => {
                 let legal = value.split(' ').all(|tag| is_ice_chars(tag, 1));
                 legal
@@ -177,7 +179,7 @@ impl fmt::Display for Line {
                 Ok(())
             }
             Self::Ufrag(ufrag) => write!(f, "ice-ufrag:{ufrag}"),
-            Self::Pwd(pwd) => write!(f, "ice-pwd:{pwd}"),
+            Self::Pwd(pwd) => write!(f, "ice-pwd:{}", pwd.expose()),
             Self::Options(tags) => write!(f, "ice-options:{tags}"),
             Self::Pacing(ms) => write!(f, "ice-pacing:{ms}"),
             Self::Lite => f.write_str("ice-lite"),

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use stun_proto::Instant;
+use stun_proto::auth::Secret;
 
 use super::{Gathering, Session};
 use crate::sdp::{Line, LineError, NamedCandidate};
@@ -60,7 +61,7 @@ pub struct RemoteDescription {
 #[derive(Debug, Default)]
 struct Credential {
     ufrag: Option<String>,
-    pwd: Option<String>,
+    pwd: Option<Secret>,
 }
 
 impl RemoteDescription {
@@ -151,7 +152,7 @@ impl RemoteDescription {
 }
 
 /// Sets a value once; the same again is fine, another is not.
-fn set_same(slot: &mut Option<String>, value: String) -> Option<()> {
+fn set_same<T: PartialEq>(slot: &mut Option<T>, value: T) -> Option<()> {
     match slot {
         Some(known) if *known != value => None,
         Some(_) => Some(()),

@@ -455,7 +455,7 @@ impl Peer {
         let credentials = agent.local_credentials().clone();
         (self.on)(PeerOutput::Description {
             ufrag: credentials.ufrag,
-            pwd: credentials.pwd,
+            pwd: credentials.pwd.expose().to_owned(),
             candidates,
         });
     }

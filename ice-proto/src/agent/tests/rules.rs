@@ -135,7 +135,7 @@ impl Script {
 
     fn ask(&mut self, ask: Ask) {
         let user = alloc::format!("{}:{UFRAG}", self.agent.local_credentials().ufrag);
-        let key = Key::short_term(&self.agent.local_credentials().pwd);
+        let key = Key::short_term(self.agent.local_credentials().pwd.expose());
         self.ask_as(ask, &user, &key);
     }
 
@@ -262,7 +262,7 @@ fn requests_are_answered_with_the_address_they_came_from() {
     script.ask(ASK);
     let answer = script.one();
     assert_eq!(parse(&answer).find(), Some(XorMappedAddress(addr(THEM))));
-    let key = Key::short_term(&script.agent.local_credentials().pwd);
+    let key = Key::short_term(script.agent.local_credentials().pwd.expose());
     assert!(parse(&answer).verify(&key).is_ok());
     assert_eq!(parse(&answer).check_fingerprint(), Some(true));
     assert!(parse(&answer).find::<Username<'_>>().is_none());
@@ -554,7 +554,7 @@ fn checks_before_the_description_count_if_they_were_from_the_other_side() {
     script.ask(ask);
     let ours = script.agent.local_credentials().clone();
     let user = alloc::format!("{}:else", ours.ufrag);
-    let key = Key::short_term(&ours.pwd);
+    let key = Key::short_term(ours.pwd.expose());
     script.ask_as(
         Ask {
             from: "6.6.6.6:6",
@@ -898,7 +898,7 @@ fn a_restart_keeps_data_flowing_until_the_new_pair_is_there() {
     assert_eq!(script.agent.role(), Role::Controlling);
     // Checks with the old credentials are answered, with the old password, and change nothing.
     let user = alloc::format!("{}:{UFRAG}", before.ufrag);
-    let key = Key::short_term(&before.pwd);
+    let key = Key::short_term(before.pwd.expose());
     script.ask_as(ASK, &user, &key);
     let answer = script.one();
     assert!(parse(&answer).verify(&key).is_ok());
@@ -964,7 +964,7 @@ fn another_description_needs_a_restart() {
         Err(RemoteError::RestartFirst)
     );
     let mut short = remote();
-    short.credentials.pwd = "short".into();
+    short.credentials.pwd = Secret::from("short");
     let mut script = Script::new(controlling());
     assert_eq!(
         script.agent.set_remote(script.now, short),
@@ -1354,9 +1354,9 @@ fn credentials_are_long_random_and_different() {
     let [a, b] = agents.each_ref().map(Agent::local_credentials);
     // Six bits for each character.
     assert!(a.ufrag.len() * 6 >= 24 && (4..=32).contains(&a.ufrag.len()));
-    assert!(a.pwd.len() * 6 >= 128 && a.pwd.len() >= 22);
+    assert!(a.pwd.expose().len() * 6 >= 128 && a.pwd.expose().len() >= 22);
     assert!(a.ufrag != b.ufrag && a.pwd != b.pwd);
-    assert!(!alloc::format!("{a:?} {:?}", agents[0]).contains(&a.pwd));
+    assert!(!alloc::format!("{a:?} {:?}", agents[0]).contains(a.pwd.expose()));
 }
 
 // spec: ICE-5.2-1
