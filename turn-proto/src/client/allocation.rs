@@ -251,7 +251,7 @@ impl Core {
         });
         self.keep_ticket(message);
         self.granted(sent, granted.lifetime);
-        self.arm_keep_alive(now);
+        self.begin_life(now);
         let [first, second] = granted.relayed;
         let Some(relayed) = first else { return };
         self.tell(Event::Allocated {
@@ -310,14 +310,20 @@ impl Core {
         if let State::Active(allocation) = &mut self.state {
             allocation.refreshing = false;
         }
-        self.keep_ticket(message);
-        match message.find() {
-            Some(Lifetime(secs)) if secs > 0 => {
-                self.granted(sent, Duration::from_secs(u64::from(secs)));
-            }
-            Some(Lifetime(_)) | None => self.refresh_failed(now, Cause::Malformed),
+        if self.prolong(sent, message).is_none() {
+            self.refresh_failed(now, Cause::Malformed);
         }
         self.nonce_is_fresh(now);
+    }
+
+    /// Takes in what the answer to a Refresh grants, if anything.
+    pub(super) fn prolong(&mut self, sent: Instant, message: &Message<'_>) -> Option<Duration> {
+        self.keep_ticket(message);
+        let Lifetime(secs) = message.find()?;
+        let lifetime = Duration::from_secs(u64::from(secs));
+        let granted = Some(lifetime).filter(|lifetime| !lifetime.is_zero())?;
+        self.granted(sent, granted);
+        Some(granted)
     }
 
     /// Refreshing goes on until the allocation has ended by itself.

@@ -38,10 +38,16 @@ pub struct ClientConfig {
     /// no.
     pub third_party: bool,
     /// How long a datagram path may be silent before a Binding indication keeps it open: 25 s.
-    /// Never when `None`.
+    /// When no answer has come for twice that, whatever else did, a Refresh asks for one, so that
+    /// a NAT that shows the server another address is noticed. Never when `None`; at least 1 s.
     pub keep_alive: Option<Duration>,
-    /// The same for streams, whose NATs and proxies wait longer: never.
+    /// How long nothing may come over a stream before a Refresh asks for a sign of life: 10 s,
+    /// below the shortest limits of firewalls and proxies for idle connections. Never when `None`;
+    /// at least 1 s.
     pub stream_keep_alive: Option<Duration>,
+    /// How long a request over a stream may stay without answer, and nothing else come, until the
+    /// stream is dead ([`Cause::Timeout`]): 15 s. A Connect may take longer, as the peer does.
+    pub stream_answer_timeout: Duration,
     /// Most permissions: 128.
     pub max_permissions: usize,
     /// Most channels, those cooling down included: 128. There are 4,096 numbers.
@@ -68,7 +74,8 @@ impl ClientConfig {
             redirects: Redirects::default(),
             third_party: false,
             keep_alive: Some(Duration::from_secs(25)),
-            stream_keep_alive: None,
+            stream_keep_alive: Some(Duration::from_secs(10)),
+            stream_answer_timeout: Duration::from_secs(15),
             max_permissions: 128,
             max_channels: 128,
             max_connections: 32,
@@ -328,6 +335,18 @@ pub enum Event {
     },
     /// The allocation was given back. Terminal.
     Closed,
+    /// The server has confirmed that the allocation is there: the answer to
+    /// [`Client::refresh`](super::Client::refresh).
+    Refreshed {
+        /// How long it lasts from now on.
+        lifetime: Duration,
+    },
+    /// It has not, for whatever reason; the allocation may be there or not. Never after what asks
+    /// by itself.
+    RefreshFailed {
+        /// Why.
+        cause: Cause,
+    },
     /// One of two relayed addresses was given back.
     FamilyReleased {
         /// The family that is left out from now on.

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::allocation::Allocation;
 use super::channels::Channels;
 use super::connections::Connections;
+use super::path::Life;
 use super::permissions::Permissions;
 use super::requests::Pending;
 use super::{
@@ -57,6 +58,8 @@ pub(super) enum Timer {
     Connection(Connection),
     /// The path may have to be kept open.
     KeepAlive,
+    /// The stream may be dead.
+    Silence,
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +117,8 @@ pub(super) struct Core {
     pub(super) bad_bind: Option<SocketAddr>,
     pub(super) connections: Connections,
     pub(super) dont_fragment: bool,
-    pub(super) last_sent: Instant,
+    pub(super) life: Life,
+    /// A Binding indication is to be sent.
     pub(super) keep_alive_due: bool,
     /// When a unit that has begun on the stream must have ended.
     pub(super) partial_until: Option<Instant>,
@@ -177,7 +181,7 @@ impl Core {
             bad_bind: None,
             connections: Connections::new(config.max_connections),
             dont_fragment: false,
-            last_sent: now,
+            life: Life::new(now),
             keep_alive_due: false,
             partial_until: None,
             actions: VecDeque::new(),
@@ -345,38 +349,7 @@ impl Core {
                 self.connection_failed(now, connection, Cause::Timeout);
             }
             Timer::KeepAlive => self.keep_alive(now),
-        }
-    }
-
-    pub(super) fn keep_alive_interval(&self) -> Option<Duration> {
-        if self.link.transport.is_stream() {
-            self.config.stream_keep_alive
-        } else {
-            self.config.keep_alive
-        }
-    }
-
-    pub(super) fn arm_keep_alive(&mut self, now: Instant) {
-        self.timers.disarm(Timer::KeepAlive);
-        if let Some(every) = self.keep_alive_interval() {
-            let every = every.max(Duration::from_secs(1));
-            self.timers.arm(Timer::KeepAlive, now, every);
-        }
-    }
-
-    /// Keeps the path open unless something was sent over it lately.
-    pub(super) fn keep_alive(&mut self, now: Instant) {
-        let Some(every) = self.keep_alive_interval() else {
-            return;
-        };
-        let quiet = deadline(self.last_sent, every.max(Duration::from_secs(1)));
-        match quiet.filter(|at| *at > now) {
-            Some(at) => self.timers.set(Timer::KeepAlive, Some(at)),
-            None => {
-                self.keep_alive_due = !self.down;
-                self.last_sent = now;
-                self.arm_keep_alive(now);
-            }
+            Timer::Silence => self.silent(now),
         }
     }
 

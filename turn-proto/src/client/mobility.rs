@@ -4,7 +4,7 @@ use stun_proto::wire::Message;
 use stun_proto::{Instant, Path, StreamId, Transport};
 
 use super::requests::Request;
-use super::{Cause, ClientError, Core, Event, Link, State};
+use super::{Cause, ClientError, Core, Event, Link, State, Timer};
 use crate::wire::{Lifetime, code};
 
 impl Core {
@@ -47,8 +47,8 @@ impl Core {
         self.link = link;
         self.down = false;
         self.partial_until = None;
+        self.begin_life(now);
         self.refreshed(now, sent, message);
-        self.arm_keep_alive(now);
         self.tell(Event::PathChanged);
         self.pump(now);
     }
@@ -76,23 +76,25 @@ impl Core {
         } else if self.old.is_some_and(|link| link.path == path) {
             self.old = None;
         } else if self.link.path == path && !self.down {
-            self.link_closed(now);
+            self.link_closed(now, Cause::StreamClosed);
         }
     }
 
-    fn link_closed(&mut self, now: Instant) {
+    /// The stream to the server is gone, or dead.
+    pub(super) fn link_closed(&mut self, now: Instant, cause: Cause) {
         let waits = matches!(self.state, State::Active(_)) && self.ticket.is_some();
         if !waits {
-            return self.fail(Cause::StreamClosed);
+            return self.fail(cause);
         }
         self.down = true;
         self.partial_until = None;
+        self.timers.disarm(Timer::Silence);
         self.tell(Event::PathLost);
         let path = self.link.path;
         let mut ended = self.transactions.fail_path(path);
         ended.extend(self.connects.fail_path(path));
         for request in ended {
-            self.failed(now, request.context, Cause::StreamClosed);
+            self.failed(now, request.context, cause);
         }
     }
 }

@@ -15,7 +15,11 @@
 //!   channels after 480 s. What fails is tried again with pauses from 5 s to a minute, but for
 //!   peers the server forbids; a refresh of the allocation until that has ended.
 //! - A channel keeps its number for as long as the server may know it by that, and 300 s more.
-//! - A silent datagram path is kept open every 25 s.
+//! - A silent datagram path is kept open every 25 s, and every second time with a Refresh, whose
+//!   answer proves that the server still knows this client by the address it has: a NAT may have
+//!   given it another one.
+//! - A stream on which nothing comes for 10 s is asked for life with a Refresh; one that stays
+//!   silent for another 15 s is dead, and so is the allocation.
 //!
 //! # What the host does
 //! - A new password for the same user is handed in with [`Client::set_password`]; another user
@@ -71,6 +75,7 @@ mod config;
 mod connections;
 mod dispatch;
 mod mobility;
+mod path;
 mod permissions;
 mod relay;
 mod requests;
@@ -323,6 +328,18 @@ impl Client {
         }
     }
 
+    /// Asks the server at once whether the allocation is still there, and prolongs it if so:
+    /// [`Event::Refreshed`] follows, or [`Event::RefreshFailed`], or [`Event::AllocationLost`] when
+    /// the server knows of none. For hosts that have reason to doubt: another network, an ICE
+    /// restart.
+    ///
+    /// # Errors
+    /// [`ClientError::State`] without allocation, or without path to the server.
+    pub fn refresh(&mut self, now: Instant) -> Result<(), ClientError> {
+        let now = self.core.clock.advance(now);
+        self.core.prove(now)
+    }
+
     /// Gives one of two relayed addresses back: [`Event::FamilyReleased`] follows.
     ///
     /// # Errors
@@ -432,6 +449,7 @@ impl Client {
         if !core.transport_known(path) {
             return Received::NotMine;
         }
+        core.heard(now, path);
         let relays = matches!(core.state, State::Active(_) | State::Deleting(_));
         if relays && data.first().is_some_and(|byte| byte >> 4 == 4) {
             let now = core.clock.advance(now);
@@ -469,6 +487,7 @@ impl Client {
             return Received::NotMine;
         };
         let now = core.clock.advance(now);
+        core.heard(now, path);
         let relays = matches!(core.state, State::Active(_) | State::Deleting(_));
         if relays && !core.connections.has_stream(id) {
             deframer.set_limit(MAX_UNIT);

@@ -105,7 +105,7 @@ impl Core {
         if matches!(self.link.path, Path::Datagram(_)) && whole > MAX_DATAGRAM {
             return Err(SendError::TooLong);
         }
-        self.last_sent = now;
+        self.life.sent = now;
         Ok((self.link.path, header))
     }
 

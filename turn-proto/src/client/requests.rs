@@ -14,7 +14,7 @@ use stun_proto::wire::{
 use stun_proto::{Instant, Path};
 
 use super::{
-    Cause, Connection, Core, Event, MAX_TRANSMIT, RelayProtocol, State, UnprotectedErrors,
+    Cause, Connection, Core, Event, MAX_TRANSMIT, RelayProtocol, State, Timer, UnprotectedErrors,
 };
 use crate::wire::{
     self, AccessToken, AdditionalAddressFamily, AddressFamily, ChannelNumber, ConnectionId,
@@ -30,6 +30,8 @@ const MAX_OUTSTANDING: usize = 10;
 pub(super) enum Request {
     Allocate,
     Refresh,
+    /// A Refresh to find out whether path and allocation are still there.
+    Probe,
     /// Gives the allocation back.
     Delete,
     /// Gives one of two relayed addresses back.
@@ -46,7 +48,9 @@ impl Request {
     const fn method(&self) -> Method {
         match self {
             Self::Allocate => wire::ALLOCATE,
-            Self::Refresh | Self::Delete | Self::Release(_) | Self::Move => wire::REFRESH,
+            Self::Refresh | Self::Probe | Self::Delete | Self::Release(_) | Self::Move => {
+                wire::REFRESH
+            }
             Self::Permissions(_) => wire::CREATE_PERMISSION,
             Self::Bind(_) => wire::CHANNEL_BIND,
             Self::Connect(_) => wire::CONNECT,
@@ -54,10 +58,25 @@ impl Request {
         }
     }
 
+    /// Whether it takes another path than the one in use.
+    pub(super) const fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::Move | Self::ConnectionBind(_) => true,
+            Self::Allocate
+            | Self::Refresh
+            | Self::Probe
+            | Self::Delete
+            | Self::Release(_)
+            | Self::Permissions(_)
+            | Self::Bind(_)
+            | Self::Connect(_) => false,
+        }
+    }
+
     /// Whether it goes out at once, however much is under way.
     const fn is_urgent(&self) -> bool {
         match self {
-            Self::Allocate | Self::Refresh | Self::Delete | Self::Move => true,
+            Self::Allocate | Self::Refresh | Self::Probe | Self::Delete | Self::Move => true,
             Self::Release(_)
             | Self::Permissions(_)
             | Self::Bind(_)
@@ -137,10 +156,12 @@ impl Core {
             return self.failed(now, pending, Cause::TooLong);
         };
         let message = buf.get(..len).unwrap_or_default();
+        let answers_promptly = !matches!(pending.request, Request::Connect(_));
         let (table, pending) = match pending.request {
             Request::Connect(_) => (&mut self.connects, pending),
             Request::Allocate
             | Request::Refresh
+            | Request::Probe
             | Request::Delete
             | Request::Release(_)
             | Request::Move
@@ -151,7 +172,7 @@ impl Core {
         // The tables are large enough for all that is started: see `pump`.
         let started = table.start(now, path, id, message, pending);
         debug_assert!(started.is_ok(), "too many transactions");
-        self.last_sent = now;
+        self.asked(now, path, answers_promptly);
     }
 
     /// The path a request takes; `None` when there is none any more.
@@ -163,6 +184,7 @@ impl Core {
             }
             Request::Allocate
             | Request::Refresh
+            | Request::Probe
             | Request::Delete
             | Request::Release(_)
             | Request::Permissions(_)
@@ -184,7 +206,7 @@ impl Core {
         let mut auth = &self.auth;
         let writer = match &pending.request {
             Request::Allocate => self.write_allocate(writer.maybe(software.as_ref())),
-            Request::Refresh => {
+            Request::Refresh | Request::Probe => {
                 let lifetime = self.wanted_lifetime();
                 writer
                     .maybe(software.as_ref())
@@ -315,6 +337,7 @@ impl Core {
             Request::ConnectionBind(connection) => self.connections.auth_mut(connection),
             Request::Allocate
             | Request::Refresh
+            | Request::Probe
             | Request::Delete
             | Request::Release(_)
             | Request::Move
@@ -340,6 +363,9 @@ impl Core {
         };
         self.judged(now, (path, id), judgement, message);
         self.pump(now);
+        if self.transactions.is_empty() {
+            self.timers.disarm(Timer::Silence);
+        }
         // What a late answer grants counts from the request, and may have to be renewed already.
         if self.timers.next().is_some_and(|due| due <= now) {
             self.handle_timeout(now);
@@ -354,6 +380,9 @@ impl Core {
         judgement: Judgement,
         message: &Message<'_>,
     ) {
+        if matches!(judgement, Judgement::Accept | Judgement::Retry) {
+            self.proven(now, path);
+        }
         match judgement {
             Judgement::Accept => {
                 if let Some(pending) = self.finish(now, id) {
@@ -460,6 +489,7 @@ impl Core {
         match pending.request {
             Request::Allocate => self.allocate_succeeded(now, sent, message),
             Request::Refresh => self.refreshed(now, sent, message),
+            Request::Probe => self.probed(now, sent, message),
             Request::Delete => self.deleted(),
             Request::Release(family) => self.family_released(family),
             Request::Move => self.moved(now, sent, message),
@@ -482,6 +512,7 @@ impl Core {
             Request::Move => self.move_failed(now, cause),
             Request::ConnectionBind(connection) => self.connection_failed(now, connection, cause),
             Request::Refresh
+            | Request::Probe
             | Request::Release(_)
             | Request::Permissions(_)
             | Request::Bind(_)
@@ -491,6 +522,7 @@ impl Core {
                 self.fail(cause);
             }
             Request::Refresh => self.refresh_failed(now, cause),
+            Request::Probe => self.probe_failed(cause),
             // It has gone already.
             Request::Release(family) if cause == Cause::Code(code::PEER_FAMILY_MISMATCH) => {
                 self.family_released(family);

@@ -7,7 +7,10 @@ const DATA: StreamId = StreamId(7);
 const PEER: &str = "192.0.2.210:49191";
 
 fn tcp() -> Rig {
-    let mut rig = Rig::stream();
+    tcp_over(Rig::stream())
+}
+
+fn tcp_over(mut rig: Rig) -> Rig {
     let options = AllocateOptions {
         protocol: RelayProtocol::Tcp,
         ..AllocateOptions::default()
@@ -217,7 +220,13 @@ fn an_old_nonce_is_renewed_before_a_bind_depends_on_it() {
     rig.client.accept(rig.now, connection).unwrap();
     assert!(rig.client.poll_action().is_some());
 
-    let mut rig = tcp();
+    // A stream on which nothing comes would be dead by the default.
+    let patient = ClientConfig {
+        stream_answer_timeout: secs(100),
+        ..config()
+    };
+    let stream = Path::Stream(StreamId(1));
+    let mut rig = tcp_over(Rig::with(patient, stream, Transport::Tcp));
     rig.permit("192.0.2.210");
     rig.advance(299);
     rig.events();

@@ -104,6 +104,7 @@ struct Rig {
 fn config() -> ClientConfig {
     ClientConfig {
         keep_alive: None,
+        stream_keep_alive: None,
         ..ClientConfig::new(Some(Credentials::new("user", "secret")))
     }
 }

@@ -392,19 +392,31 @@ fn an_answer_from_elsewhere_or_to_another_method_does_not_count() {
     assert!(matches!(rig.event(), Some(Event::Allocated { .. })));
 }
 
-// Trap U22.
-// spec: STUN-6.1-1
-#[test]
-fn a_silent_path_is_kept_open_every_25_s() {
+fn kept() -> Rig {
     let config = ClientConfig {
         keep_alive: Some(secs(25)),
         ..config()
     };
-    let mut rig = Rig::with(config, udp_path(40000), Transport::Udp).allocate();
-    let seen = rig.run(101, |_, _| {});
+    Rig::with(config, udp_path(40000), Transport::Udp).allocate()
+}
+
+// Trap U22.
+// spec: STUN-6.1-1
+#[test]
+fn a_silent_path_is_kept_open_every_25_s_and_proven_every_50_s() {
+    let mut rig = kept();
+    let seen = rig.run(101, |rig, request| {
+        if request.method() == wire::REFRESH {
+            rig.refresh_ok(request, 600);
+        }
+    });
     let times: Vec<_> = seen.iter().map(|s| s.at).collect();
     assert_eq!(times, [at(25), at(50), at(75), at(100)]);
-    for keep_alive in &seen {
+    for (keep_alive, proves) in seen.iter().zip([false, true, false, true]) {
+        if proves {
+            assert_eq!(keep_alive.method(), wire::REFRESH);
+            continue;
+        }
         let message = keep_alive.message();
         assert_eq!(
             message.message_type(),
@@ -416,21 +428,86 @@ fn a_silent_path_is_kept_open_every_25_s() {
 
 // Trap U22.
 #[test]
-fn a_busy_path_needs_no_keep_alive() {
-    let config = ClientConfig {
-        keep_alive: Some(secs(25)),
-        ..config()
-    };
-    let mut rig = Rig::with(config, udp_path(40000), Transport::Udp).allocate();
+fn a_busy_path_needs_no_keep_alive_but_is_proven_every_50_s() {
+    let mut rig = kept();
     rig.permit("192.0.2.150");
     let mut buf = [0; 100];
-    for second in 1..100 {
-        assert!(rig.advance(second).is_empty());
+    let mut seen = Vec::new();
+    for second in 1..=125 {
+        seen.extend(rig.run(second, |rig, request| rig.serve(request)));
         rig.client
             .send(rig.now, addr("192.0.2.150:1"), b"x", &mut buf)
             .unwrap();
     }
-    let seen = rig.advance(125);
-    assert_eq!(seen.len(), 1);
-    assert_eq!(seen[0].at, at(124));
+    let seen: Vec<_> = seen.iter().map(|s| (s.at, s.method())).collect();
+    assert_eq!(seen, [(at(50), wire::REFRESH), (at(100), wire::REFRESH)]);
+}
+
+// Trap U22: the server knows the client by an address the NAT has given to nobody any more.
+#[test]
+fn a_nat_that_moves_the_client_is_noticed_within_a_minute_although_media_flow() {
+    let mut rig = kept();
+    rig.bind("192.0.2.150:1");
+    let mut buf = [0; 100];
+    let moved = 60;
+    let mut lost = None;
+    for tenth in 10.. {
+        let now = Instant::ZERO + Duration::from_millis(100) * tenth;
+        rig.run(tenth as u64 / 10, |rig, request| {
+            if rig.now < at(moved) {
+                rig.serve(request);
+            } else {
+                rig.error(request, 437);
+            }
+        });
+        if let Some(Event::AllocationLost { cause }) = rig.event() {
+            assert_eq!(cause, Cause::Code(437));
+            lost = Some(rig.now);
+            break;
+        }
+        let peer = addr("192.0.2.150:1");
+        rig.client.send(now, peer, b"x", &mut buf).unwrap();
+    }
+    assert!(lost.is_some_and(|lost| lost < at(moved + 60)), "{lost:?}");
+}
+
+#[test]
+fn a_proof_without_answer_costs_no_allocation() {
+    let mut rig = kept();
+    let seen = rig.run(500, |_, _| {});
+    assert!(seen.iter().any(|s| s.method() == wire::REFRESH));
+    assert_eq!(rig.event(), None);
+}
+
+#[test]
+fn a_host_in_doubt_is_told_whether_the_allocation_is_there() {
+    let mut rig = Rig::allocated();
+    rig.now = at(5);
+    rig.client.refresh(rig.now).unwrap();
+    let request = rig.request();
+    assert_eq!(request.method(), wire::REFRESH);
+    rig.refresh_ok(&request, 500);
+    let lifetime = secs(500);
+    assert_eq!(rig.event(), Some(Event::Refreshed { lifetime }));
+
+    // A second question does not wait for the first, which would be sent again much later.
+    rig.client.refresh(rig.now).unwrap();
+    rig.advance(20);
+    rig.client.refresh(rig.now).unwrap();
+    let request = rig.request();
+    rig.refresh_ok(&request, 600);
+    assert!(matches!(rig.event(), Some(Event::Refreshed { .. })));
+    assert_eq!(rig.event(), None);
+
+    rig.client.refresh(rig.now).unwrap();
+    rig.advance(60);
+    let cause = Cause::Timeout;
+    assert_eq!(rig.event(), Some(Event::RefreshFailed { cause }));
+
+    rig.client.refresh(rig.now).unwrap();
+    let request = rig.request();
+    rig.error(&request, 437);
+    let cause = Cause::Code(437);
+    assert_eq!(rig.event(), Some(Event::AllocationLost { cause }));
+    assert_eq!(rig.client.refresh(rig.now), Err(ClientError::State));
 }

@@ -172,14 +172,125 @@ fn messages_of_no_use_are_dropped_and_the_stream_goes_on() {
     rig.permit("203.0.113.1");
 }
 
+fn kept(options: AllocateOptions) -> Rig {
+    let config = ClientConfig::new(Some(Credentials::new("user", "secret")));
+    let mut rig = Rig::with(config, Path::Stream(ID), Transport::Tls);
+    let request = rig.ask(options);
+    rig.answer(&request, Class::Success, true, |w| {
+        let w = w
+            .attribute(&XorRelayedAddress(addr(RELAYED)))
+            .attribute(&XorMappedAddress(addr(MAPPED)))
+            .attribute(&Lifetime(600));
+        let ticket = crate::wire::MobilityTicket(b"ticket");
+        w.maybe(options.mobility.then_some(&ticket))
+    });
+    assert!(matches!(rig.event(), Some(Event::Allocated { .. })));
+    rig
+}
+
 #[test]
-fn a_stream_can_be_kept_open_as_well() {
-    let config = ClientConfig {
-        stream_keep_alive: Some(secs(50)),
-        ..config()
+fn an_idle_stream_is_asked_for_life_every_10_s_by_default() {
+    let mut rig = kept(AllocateOptions::default());
+    let seen = rig.run(61, |rig, request| rig.serve(request));
+    let times: Vec<_> = seen.iter().map(|s| s.at).collect();
+    assert_eq!(times, [at(10), at(20), at(30), at(40), at(50), at(60)]);
+    assert!(seen.iter().all(|s| s.method() == wire::REFRESH));
+    assert_eq!(rig.event(), None);
+}
+
+#[test]
+fn a_stream_that_brings_data_is_not_asked_for_life() {
+    let mut rig = kept(AllocateOptions::default());
+    let channel = rig.bind("192.0.2.210:49191");
+    for second in 1..20 {
+        assert!(rig.advance(5 * second).is_empty());
+        rig.channel_data(channel, b"x");
+    }
+}
+
+#[test]
+fn a_stream_that_answers_nothing_for_15_s_is_dead() {
+    let mut rig = kept(AllocateOptions::default());
+    rig.permit("192.0.2.150");
+    let mut buf = [0; 100];
+    // What is sent proves nothing.
+    for second in 1..25 {
+        rig.advance(second);
+        let peer = addr("192.0.2.150:1");
+        rig.client.send(rig.now, peer, b"x", &mut buf).unwrap();
+    }
+    assert_eq!(rig.event(), None);
+    rig.advance(25);
+    assert_eq!(failed(&mut rig), Cause::Timeout);
+    let close = Action::CloseStream { id: ID };
+    assert_eq!(rig.client.poll_action(), Some(close));
+    rig.assert_silent();
+}
+
+#[test]
+fn a_stream_that_brings_data_lives_although_a_request_is_not_answered() {
+    let mut rig = kept(AllocateOptions::default());
+    let channel = rig.bind("192.0.2.210:49191");
+    let peer = ip("192.0.2.211");
+    rig.client.create_permission(rig.now, peer).unwrap();
+    for second in 1..39 {
+        rig.advance(second);
+        rig.channel_data(channel, b"x");
+    }
+    assert_eq!(rig.event(), None);
+}
+
+#[test]
+fn without_keep_alive_a_request_without_answer_tells_that_the_stream_is_dead() {
+    let mut rig = Rig::stream().allocate();
+    rig.advance(554);
+    assert_eq!(rig.event(), None);
+    rig.advance(555);
+    assert_eq!(failed(&mut rig), Cause::Timeout);
+}
+
+#[test]
+fn a_dead_stream_of_a_mobile_allocation_is_a_lost_path() {
+    let mut rig = kept(AllocateOptions {
+        mobility: true,
+        ..AllocateOptions::default()
+    });
+    rig.advance(25);
+    assert_eq!(rig.event(), Some(Event::PathLost));
+    let close = Action::CloseStream { id: ID };
+    assert_eq!(rig.client.poll_action(), Some(close));
+    rig.client.handle_stream_closed(rig.now, ID);
+    let new = Path::Stream(StreamId(2));
+    let moved = rig.client.path_changed(rig.now, new, Transport::Tls);
+    assert_eq!(moved, Ok(()));
+    let request = rig.request();
+    rig.refresh_ok(&request, 600);
+    assert_eq!(rig.event(), Some(Event::PathChanged));
+}
+
+#[test]
+fn an_allocation_is_given_back_over_a_dead_stream_within_15_s() {
+    let mut rig = kept(AllocateOptions::default());
+    rig.client.close(rig.now);
+    rig.advance(14);
+    assert_eq!(rig.event(), None);
+    rig.advance(15);
+    assert_eq!(rig.event(), Some(Event::Closed));
+}
+
+#[test]
+fn a_peer_that_is_slow_to_connect_does_not_make_the_stream_dead() {
+    let mut rig = kept(AllocateOptions {
+        protocol: RelayProtocol::Tcp,
+        ..AllocateOptions::default()
+    });
+    let peer = addr("192.0.2.210:5000");
+    rig.client.connect_peer(rig.now, peer).unwrap();
+    let refresh = |rig: &mut Rig, request: &Seen| {
+        if request.method() == wire::REFRESH {
+            rig.refresh_ok(request, 600);
+        }
     };
-    let mut rig = Rig::with(config, Path::Stream(ID), Transport::Tls).allocate();
-    let seen = rig.advance(101);
-    assert_eq!(seen.len(), 2);
-    assert!(seen.iter().all(|s| s.method() == Method::BINDING));
+    rig.run(60, refresh);
+    assert_eq!(rig.event(), None);
 }

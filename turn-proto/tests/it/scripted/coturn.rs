@@ -44,10 +44,10 @@ fn a_restart_is_noticed_in_one_pass() {
         rig.server.restart();
         rig.server.log.clear();
         assert!(!rig.talks("9.9.9.9:9"));
-        rig.run(240);
-        // The permission's refresh meets it first.
+        rig.run(60);
+        // The proof of the path meets it first.
         assert_eq!(rig.cause(), Some(Cause::Code(437)));
-        assert_eq!(rig.server.codes(wire::CREATE_PERMISSION), [438, 437]);
+        assert_eq!(rig.server.codes(wire::REFRESH), [438, 437]);
         assert_eq!(rig.client.poll_timeout(), None);
     }
 }
@@ -149,7 +149,12 @@ fn a_server_that_offers_no_algorithms_is_met_with_what_it_knows() {
 #[test]
 fn an_allocation_is_given_back_though_the_nonce_is_stale() {
     for transport in [Transport::Udp, Transport::Tcp] {
-        let mut rig = Rig::allocated(coturn(60), transport);
+        let mut rig = Rig::with(coturn(60), transport, |config| {
+            // Which would renew the nonce.
+            config.keep_alive = None;
+            config.stream_keep_alive = None;
+        });
+        rig.allocate(AllocateOptions::default());
         rig.run(200);
         rig.close();
         let deletes: Vec<_> = rig
