@@ -154,15 +154,12 @@ impl<U: Users> Core<U> {
     }
 
     const fn relays_family(&self, family: AddressFamily) -> bool {
-        match family {
-            AddressFamily::V4 => self.config.relay_v4,
-            AddressFamily::V6 => self.config.relay_v6,
-        }
+        self.config.addresses(family) > 0
     }
 
     /// As much of IPv4 and IPv6 as there is; a configuration without either makes no server.
     const fn both_families(&self, wanted: Wanted) -> Wanted {
-        match (self.config.relay_v4, self.config.relay_v6) {
+        match (self.config.addresses_v4 > 0, self.config.addresses_v6 > 0) {
             (true, true) => Wanted {
                 additional: true,
                 ..wanted

@@ -10,6 +10,7 @@ use stun_proto::wire::{IntegrityAlgorithm, Key, TransactionId, WriteError, Write
 use stun_proto::{FiveTuple, Instant, Path, StreamId, Transport};
 
 use super::output::{KeyTicket, PeerId, RelayId, RelayProtocol};
+use super::ports::Place;
 use crate::wire::{AddressFamily, Channel};
 
 /// An allocation, numbered by the server. Never used twice.
@@ -101,6 +102,7 @@ pub(super) struct Opening {
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
     pub(super) id: RelayId,
+    pub(super) place: Place,
     /// The port the host was asked for.
     pub(super) port: u16,
     pub(super) even_port: bool,
@@ -116,9 +118,10 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) const fn new(id: RelayId, port: u16, even_port: bool) -> Self {
+    pub(super) const fn new(id: RelayId, place: Place, port: u16, even_port: bool) -> Self {
         Self {
             id,
+            place,
             port,
             even_port,
             taken: 0,

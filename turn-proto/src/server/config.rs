@@ -13,6 +13,7 @@ use stun_proto::limit::RateLimit;
 use zeroize::Zeroizing;
 
 use crate::policy::PeerPolicy;
+use crate::wire::AddressFamily;
 
 /// The most a server holds of each kind. The action at the limit stands with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +43,9 @@ pub struct Limits {
     pub key_lookups: usize,
     /// Relays kept for a RESERVATION-TOKEN: 1,024. Beyond: 508.
     pub reservations: usize,
-    /// Connections of one allocation to peers: 32. Beyond: 508, or the peer is turned away.
+    /// Connections of one allocation to peers: 128. Beyond: 508, or the peer is turned away.
     pub peer_connections: usize,
-    /// Connections of one allocation that are being opened: 8. Beyond: 508.
+    /// Connections of one allocation that are being opened: 32. Beyond: 508.
     pub pending_connects: usize,
     /// Connections to peers in all that no client has taken over yet: 1,024. Beyond: 508, or the
     /// peer is turned away.
@@ -65,8 +66,8 @@ impl Default for Limits {
             user_bandwidth: 0,
             key_lookups: 256,
             reservations: 1024,
-            peer_connections: 32,
-            pending_connects: 8,
+            peer_connections: 128,
+            pending_connects: 32,
             unbound_connections: 1024,
         }
     }
@@ -76,8 +77,9 @@ impl Limits {
     /// A bound for the bytes a server with these limits ever holds, whatever its clients do.
     ///
     /// An allocation takes about 900 bytes, 2,550 with a first channel and permission, and each
-    /// further pair 530. The defaults give 2.6 GB: every table full, and each of
-    /// 10,000 streams in the middle of the longest unit, which is half of it.
+    /// further pair 530. The defaults give 3.6 GB: every table full, and each of
+    /// 10,000 streams in the middle of the longest unit, which is more than a third of it. An
+    /// address for relays takes 8 KiB for each protocol; 16 addresses are included.
     pub const fn max_memory(&self) -> usize {
         // Measured (tests/it/server_memory.rs) and rounded up; map nodes are half full at worst.
         const ALLOCATION: usize = 4096;
@@ -166,12 +168,13 @@ pub struct ServerConfig {
     pub relay_udp: bool,
     /// Whether connections are relayed (RFC 6062): no. Without, Allocate is refused (442).
     pub relay_tcp: bool,
-    /// Ports of relays: 49,152 to 65,535.
+    /// Ports of relays, the same on each address: 49,152 to 65,535.
     pub ports: RangeInclusive<u16>,
-    /// Whether IPv4 can be relayed: yes.
-    pub relay_v4: bool,
-    /// Whether IPv6 can be relayed: no.
-    pub relay_v6: bool,
+    /// IPv4 addresses that relays can be opened on, each with all [`ports`](Self::ports).
+    /// Default: 1; with 0, IPv4 is refused (440).
+    pub addresses_v4: u16,
+    /// IPv6 addresses that relays can be opened on. Default: 0, which refuses IPv6 (440).
+    pub addresses_v6: u16,
     /// Whether the host can set the DF bit; if not, DONT-FRAGMENT is refused (420): no.
     pub dont_fragment: bool,
     /// How long the host may take to open a relay: 5 s, then 508.
@@ -225,8 +228,8 @@ impl ServerConfig {
             relay_udp: true,
             relay_tcp: false,
             ports: 49_152..=65_535,
-            relay_v4: true,
-            relay_v6: false,
+            addresses_v4: 1,
+            addresses_v6: 0,
             dont_fragment: false,
             relay_timeout: Duration::from_secs(5),
             reservation_lifetime: Duration::from_secs(30),
@@ -278,6 +281,13 @@ pub enum ConfigError {
 }
 
 impl ServerConfig {
+    pub(super) const fn addresses(&self, family: AddressFamily) -> u16 {
+        match family {
+            AddressFamily::V4 => self.addresses_v4,
+            AddressFamily::V6 => self.addresses_v6,
+        }
+    }
+
     /// Whether this makes a server.
     ///
     /// # Errors
@@ -328,7 +338,8 @@ impl ServerConfig {
         if self.software.as_ref().is_some_and(|s| s.len() > 127) {
             return Err(ConfigError::Software);
         }
-        if !(self.relay_v4 || self.relay_v6) || !(self.relay_udp || self.relay_tcp) {
+        if (self.addresses_v4 == 0 && self.addresses_v6 == 0) || !(self.relay_udp || self.relay_tcp)
+        {
             return Err(ConfigError::NoFamily);
         }
         Ok(())

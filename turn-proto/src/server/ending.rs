@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use stun_proto::Path;
 
 use super::allocation::{Allocation, AllocationId, Relay, Timer};
-use super::output::{Action, DeleteReason, Event, RelayId, RelayProtocol};
+use super::output::{Action, DeleteReason, Event, RelayId};
 use super::{Core, Users};
 use crate::wire::{AddressFamily, Channel};
 
@@ -62,8 +62,7 @@ impl<U: Users> Core<U> {
     fn end_relay(&mut self, allocation: &Allocation, relay: &Relay, reason: DeleteReason) {
         self.timers.disarm(Timer::Relay(relay.id));
         self.by_relay.remove(&relay.id);
-        let family = allocation.family_of(relay.id);
-        self.free_relay(allocation.protocol, family, relay);
+        self.free_relay(relay);
         self.out
             .actions
             .push_back(Action::CloseRelay { relay: relay.id });
@@ -78,17 +77,10 @@ impl<U: Users> Core<U> {
     }
 
     /// Gives back the address and the port of a relay.
-    pub(super) fn free_relay(
-        &mut self,
-        protocol: RelayProtocol,
-        family: Option<AddressFamily>,
-        relay: &Relay,
-    ) {
-        if let Some(family) = family {
-            self.ports.remove(&(protocol, family, relay.port));
-        }
+    pub(super) fn free_relay(&mut self, relay: &Relay) {
+        self.ports.release(relay.place, relay.port);
         if let Some(relayed) = relay.relayed {
-            self.by_address.remove(&(protocol, relayed));
+            self.by_address.remove(&(relay.place.protocol, relayed));
         }
     }
 
@@ -129,10 +121,9 @@ impl<U: Users> Core<U> {
             }
             keep
         });
-        let protocol = allocation.protocol;
         self.timers.disarm(Timer::Relay(relay));
         self.by_relay.remove(&relay);
-        self.free_relay(protocol, Some(family), &ended);
+        self.free_relay(&ended);
         self.out.actions.push_back(Action::CloseRelay { relay });
         self.out.events.push_back(Event::AllocationDeleted {
             relay,

@@ -77,6 +77,7 @@ mod mobility;
 mod output;
 mod peers;
 mod plane;
+mod ports;
 mod relays;
 mod requests;
 mod streams;
@@ -87,7 +88,7 @@ mod users;
 use core::net::{IpAddr, SocketAddr};
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use stun_proto::auth::LongTermServer;
@@ -106,6 +107,7 @@ pub use self::output::{
     RelayProtocol, RelayTo, Stats,
 };
 use self::output::{Outbox, count};
+use self::ports::Ports;
 use self::relays::Reservation;
 use self::requests::Waiting;
 use self::streams::ClientStream;
@@ -164,7 +166,7 @@ struct Core<U> {
     by_relay: BTreeMap<RelayId, AllocationId>,
     by_address: BTreeMap<(RelayProtocol, SocketAddr), RelayId>,
     accounts: BTreeMap<Vec<u8>, Account>,
-    ports: BTreeSet<(RelayProtocol, AddressFamily, u16)>,
+    ports: Ports,
     reservations: BTreeMap<RelayId, Reservation>,
     tokens: BTreeMap<[u8; 8], RelayId>,
     connections: BTreeMap<PeerId, Connection>,
@@ -216,7 +218,7 @@ impl<U: Users> Server<U> {
             by_relay: BTreeMap::new(),
             by_address: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            ports: BTreeSet::new(),
+            ports: Ports::new(config.ports.clone()),
             reservations: BTreeMap::new(),
             tokens: BTreeMap::new(),
             connections: BTreeMap::new(),

@@ -83,6 +83,8 @@ pub enum Action {
         protocol: RelayProtocol,
         /// The family of its address.
         family: AddressFamily,
+        /// Which of the host's addresses of that family, counted from 0.
+        address: u16,
         /// The port to bind: random, from the configured range, and not in use here. Two relays
         /// asked for in a row, the first with an even port, the second on the port above, are a
         /// pair (EVEN-PORT with reservation). A host that chooses ports itself may bind another

@@ -10,6 +10,7 @@ use stun_proto::wire::{ErrorCode, MessageType};
 use super::allocate::Wanted;
 use super::allocation::{Allocation, AllocationId, Relay, State, Timer};
 use super::output::{Action, DeleteReason, RelayId, RelayProtocol, count};
+use super::ports::{Parity, Place};
 use super::requests::Denied;
 use super::{Core, Users, canonical};
 use crate::wire::{self, AddressFamily, code};
@@ -41,17 +42,19 @@ impl<U: Users> Core<U> {
             return Err(full);
         }
         let (protocol, family) = (wanted.protocol, wanted.family);
+        let parity = match wanted.even {
+            Some(even) if even.reserve_next => Parity::Pair,
+            Some(_) => Parity::Even,
+            None => Parity::Any,
+        };
+        let (place, port) = self.free_port(protocol, family, parity).ok_or(full)?;
         let even = wanted.even.is_some();
-        let port = self
-            .free_port(protocol, family, even, reserve)
-            .ok_or(full)?;
-        *allocation.relay_mut(family) = Some(self.ask(id, allocation, family, port, even));
+        *allocation.relay_mut(family) = Some(self.ask(id, allocation, place, port, even));
         if wanted.additional {
-            let port = self.free_port(protocol, AddressFamily::V6, even, false);
-            match port {
-                Some(port) => {
-                    let relay = self.ask(id, allocation, AddressFamily::V6, port, even);
-                    allocation.v6 = Some(relay);
+            let parity = if even { Parity::Even } else { Parity::Any };
+            match self.free_port(protocol, AddressFamily::V6, parity) {
+                Some((place, port)) => {
+                    allocation.v6 = Some(self.ask(id, allocation, place, port, even));
                 }
                 None => {
                     allocation.missing = Some((AddressFamily::V6, code::INSUFFICIENT_CAPACITY));
@@ -60,7 +63,7 @@ impl<U: Users> Core<U> {
         }
         if reserve {
             let port = port.saturating_add(1);
-            let relay = self.ask(id, allocation, family, port, false);
+            let relay = self.ask(id, allocation, place, port, false);
             self.by_relay.remove(&relay.id);
             allocation.reserved = Some(relay.id);
             let reservation = Reservation {
@@ -79,58 +82,43 @@ impl<U: Users> Core<U> {
         &mut self,
         id: AllocationId,
         allocation: &Allocation,
-        family: AddressFamily,
+        place: Place,
         port: u16,
         even_port: bool,
     ) -> Relay {
         let relay = RelayId(self.number());
         self.by_relay.insert(relay, id);
-        self.ports.insert((allocation.protocol, family, port));
+        self.ports.take(place, port);
         self.out.actions.push_back(Action::OpenRelay {
             relay,
-            protocol: allocation.protocol,
-            family,
+            protocol: place.protocol,
+            family: place.family,
+            address: place.address,
             port,
             even_port,
             client: allocation.client,
         });
-        Relay::new(relay, port, even_port)
+        Relay::new(relay, place, port, even_port)
     }
 
-    /// A random port that no relay here has; with room for the one above.
+    /// A random port that no relay here has, on any of the addresses.
     fn free_port(
         &mut self,
         protocol: RelayProtocol,
         family: AddressFamily,
-        even: bool,
-        pair: bool,
-    ) -> Option<u16> {
-        const TRIES: u16 = 64;
-        let (first, last) = (*self.config.ports.start(), *self.config.ports.end());
-        let size = u32::from(last.abs_diff(first)).saturating_add(1);
-        let start = self.rng.below(size);
-        // A small range is walked through, a large one is poked into.
-        let walk = size <= u32::from(TRIES);
-        for step in 0..TRIES {
-            let offset = match (walk, step) {
-                (true, _) => start.checked_add(u32::from(step))?.checked_rem(size)?,
-                (false, 0) => start,
-                (false, _) => self.rng.below(size),
+        parity: Parity,
+    ) -> Option<(Place, u16)> {
+        let addresses = self.config.addresses(family);
+        let first = u16::try_from(self.rng.below(addresses.into())).unwrap_or(0);
+        (first..addresses).chain(0..first).find_map(|address| {
+            let place = Place {
+                protocol,
+                family,
+                address,
             };
-            let mut port = first.checked_add(u16::try_from(offset).ok()?)?;
-            if even && !walk {
-                port &= !1;
-            }
-            let fits = port >= first
-                && (!even || port.is_multiple_of(2))
-                && (!pair || port < last)
-                && !self.ports.contains(&(protocol, family, port));
-            let above = port.saturating_add(1);
-            if fits && !(pair && self.ports.contains(&(protocol, family, above))) {
-                return Some(port);
-            }
-        }
-        None
+            let port = self.ports.pick(&mut self.rng, place, parity)?;
+            Some((place, port))
+        })
     }
 
     pub(super) fn relay_opened(&mut self, now: Instant, relay: RelayId, relayed: SocketAddr) {
@@ -155,10 +143,10 @@ impl<U: Users> Core<U> {
                 self.out.actions.push_back(Action::CloseRelay { relay });
                 return self.relay_failed(now, relay);
             }
-            self.ports.remove(&(protocol, family, held.port));
+            self.ports.release(held.place, held.port);
             held.port = relayed.port();
             held.relayed = Some(relayed);
-            self.ports.insert((protocol, family, held.port));
+            self.ports.take(held.place, held.port);
             self.by_address.insert((protocol, relayed), relay);
             self.settle(now, id);
         } else if let Some(kept) = self.reservations.get_mut(&relay)
@@ -187,33 +175,34 @@ impl<U: Users> Core<U> {
             if allocation.is_open() || paired(allocation) {
                 return None;
             }
-            let protocol = allocation.protocol;
             let held = allocation.relay_mut(family).as_mut()?;
             held.taken = held.taken.saturating_add(1);
-            (held.taken < PORT_TRIES).then_some((id, protocol, family, held.even_port))
+            (held.taken < PORT_TRIES).then_some((id, held.place, held.even_port))
         });
-        let Some((id, protocol, family, even)) = again else {
+        let Some((id, old, even_port)) = again else {
             return self.relay_failed(now, relay);
         };
+        let parity = if even_port { Parity::Even } else { Parity::Any };
         // The old port is still marked here, so this is another one.
-        let Some(port) = self.free_port(protocol, family, even, false) else {
+        let Some((place, port)) = self.free_port(old.protocol, old.family, parity) else {
             return self.relay_failed(now, relay);
         };
         let Some(allocation) = self.allocations.get_mut(&id) else {
             return;
         };
         let client = allocation.client;
-        if let Some(held) = allocation.relay_mut(family) {
-            self.ports.remove(&(protocol, family, held.port));
-            held.port = port;
+        if let Some(held) = allocation.relay_mut(old.family) {
+            self.ports.release(held.place, held.port);
+            (held.place, held.port) = (place, port);
         }
-        self.ports.insert((protocol, family, port));
+        self.ports.take(place, port);
         self.out.actions.push_back(Action::OpenRelay {
             relay,
-            protocol,
-            family,
+            protocol: place.protocol,
+            family: place.family,
+            address: place.address,
             port,
-            even_port: even,
+            even_port,
             client,
         });
     }
@@ -241,10 +230,9 @@ impl<U: Users> Core<U> {
             return self.refuse_opening(id);
         }
         allocation.missing = Some((family, code::INSUFFICIENT_CAPACITY));
-        let protocol = allocation.protocol;
         if let Some(failed) = allocation.relay_mut(family).take() {
             self.by_relay.remove(&relay);
-            self.free_relay(protocol, Some(family), &failed);
+            self.free_relay(&failed);
         }
         self.settle(now, id);
     }
@@ -288,7 +276,7 @@ impl<U: Users> Core<U> {
         self.timers.disarm(Timer::Reservation(relay));
         if let Some(kept) = self.reservations.remove(&relay) {
             self.tokens.remove(&self.tickets.token(relay));
-            self.free_relay(RelayProtocol::Udp, Some(kept.family), &kept.relay);
+            self.free_relay(&kept.relay);
             self.out.actions.push_back(Action::CloseRelay { relay });
         }
     }

@@ -1008,7 +1008,7 @@ fn contradictory_configurations_make_no_server() {
         check(&|c| c.limits.channels = 0),
         Some(ConfigError::ZeroLimit)
     );
-    assert_eq!(check(&|c| c.relay_v4 = false), Some(ConfigError::NoFamily));
+    assert_eq!(check(&|c| c.addresses_v4 = 0), Some(ConfigError::NoFamily));
 }
 
 // spec: SEC-T-03

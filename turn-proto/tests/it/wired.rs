@@ -159,7 +159,7 @@ pub fn server_config() -> ServerConfig {
     let mut config = ServerConfig::new(REALM);
     config.peers.preset = Preset::Any;
     config.unverified.per_second = 0;
-    config.relay_v6 = true;
+    config.addresses_v6 = 1;
     config.relay_tcp = true;
     config
 }

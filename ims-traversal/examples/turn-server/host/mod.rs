@@ -31,6 +31,7 @@ use anyhow::{Context as _, Result};
 use rustls::ServerConfig as TlsConfig;
 use stun_proto::{FiveTuple, Instant, Transport};
 use turn_proto::server::{Redirect, ServerConfig, SharedKeys};
+use turn_proto::wire::AddressFamily;
 
 pub use self::account::{Counts, Gauge, Snapshot};
 use self::stream::Stream;
@@ -51,6 +52,12 @@ pub struct RelayAddress {
     pub ip: IpAddr,
     /// What peers are told instead, when a NAT translates it.
     pub external: Option<IpAddr>,
+}
+
+impl RelayAddress {
+    fn is(&self, family: AddressFamily) -> bool {
+        AddressFamily::of(self.ip) == family
+    }
 }
 
 /// What a host is made of.
@@ -166,7 +173,7 @@ impl Host {
             let seed = worker::Seed {
                 index,
                 server: server_config(&config, index, secret, &listening, &quota)?,
-                relays: relays_of(&config.relays, index),
+                relays: relays_of(&config.relays, config.workers, index),
                 tls: config.tls.clone(),
                 buffers: config.buffers,
                 mailboxes: mailboxes.clone(),
@@ -306,8 +313,10 @@ fn server_config(
     let mut server = config.server.clone();
     server.ports = ports_of(&config.server.ports, &config.relays, config.workers, index)
         .context("too few relay ports for so many workers")?;
-    server.relay_v4 = config.relays.iter().any(|relay| relay.ip.is_ipv4());
-    server.relay_v6 = config.relays.iter().any(|relay| relay.ip.is_ipv6());
+    let own = relays_of(&config.relays, config.workers, index);
+    let count = |family| own.iter().filter(|relay| relay.is(family)).count();
+    server.addresses_v4 = u16::try_from(count(AddressFamily::V4)).unwrap_or(u16::MAX);
+    server.addresses_v6 = u16::try_from(count(AddressFamily::V6)).unwrap_or(u16::MAX);
     server.listeners.extend(listening.iter().map(|l| l.at));
     server.instance = u8::try_from(index).ok();
     server.shared_keys = Some(SharedKeys::new(secret));
@@ -326,11 +335,16 @@ fn fewest(relays: &[RelayAddress]) -> usize {
     }
 }
 
-/// The address of each family that a worker opens relays on.
-fn relays_of(relays: &[RelayAddress], index: usize) -> Vec<RelayAddress> {
-    let (v4, v6): (Vec<_>, Vec<_>) = relays.iter().partition(|relay| relay.ip.is_ipv4());
-    let pick = |of: Vec<RelayAddress>| of.get(index % of.len().max(1)).copied();
-    pick(v4).into_iter().chain(pick(v6)).collect()
+/// The addresses that a worker opens relays on: of each family its share, or one that it has in
+/// common with other workers.
+fn relays_of(relays: &[RelayAddress], workers: usize, index: usize) -> Vec<RelayAddress> {
+    let mut own = Vec::new();
+    for family in [AddressFamily::V4, AddressFamily::V6] {
+        let all: Vec<_> = relays.iter().filter(|relay| relay.is(family)).collect();
+        let first = index % all.len().max(1);
+        own.extend(all.into_iter().skip(first).step_by(workers));
+    }
+    own
 }
 
 /// A worker's ports: workers on one address have different ones, and each begins with an even one.

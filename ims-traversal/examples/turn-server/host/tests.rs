@@ -46,7 +46,7 @@ fn no_two_workers_share_address_and_port() {
             let mut seen = Vec::new();
             for index in 0..workers {
                 let ports = ports_of(&(50_000..=59_999), &relays, workers, index).unwrap();
-                for relay in relays_of(&relays, index) {
+                for relay in relays_of(&relays, workers, index) {
                     for (ip, other) in &seen {
                         let other: &RangeInclusive<u16> = other;
                         let apart = other.end() < ports.start() || ports.end() < other.start();

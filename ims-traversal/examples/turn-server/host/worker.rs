@@ -15,7 +15,6 @@ use stun_proto::{Instant, Path, StreamId, Transport};
 use turn_proto::server::{
     Action, MAX_TRANSMIT, PeerId, RelayId, RelayProtocol, Server, ServerConfig,
 };
-use turn_proto::wire::AddressFamily;
 
 use super::account::{Accounts, Counts, Gauge, Snapshot};
 use super::datagrams::Outgoing;
@@ -345,9 +344,16 @@ impl Worker {
                 relay,
                 protocol,
                 family,
+                address,
                 port,
                 ..
-            } => self.open_relay(relay, protocol, family, port),
+            } => {
+                let mut of_family = self.addresses.iter().filter(|own| own.is(family));
+                match of_family.nth(address.into()).copied() {
+                    Some(address) => self.open_relay(relay, protocol, address, port),
+                    None => self.server.relay_failed(self.now, relay),
+                }
+            }
             Action::CloseRelay { relay } => self.close_relay(relay),
             Action::CloseStream { id, reason } => self.close_client(id, reason),
             Action::ConnectPeer { peer, relay, to } => self.connect_peer(peer, relay, to),
@@ -363,13 +369,9 @@ impl Worker {
         &mut self,
         relay: RelayId,
         protocol: RelayProtocol,
-        family: AddressFamily,
+        address: RelayAddress,
         port: u16,
     ) {
-        let own = |own: &&RelayAddress| AddressFamily::of(own.ip) == family;
-        let Some(address) = self.addresses.iter().find(own).copied() else {
-            return self.server.relay_failed(self.now, relay);
-        };
         let at = SocketAddr::new(address.ip, port);
         let opened = match protocol {
             RelayProtocol::Udp => self.open_udp(relay, at),

@@ -10,7 +10,7 @@ use crate::wire::{AdditionalAddressFamily, AddressErrorCode, DontFragment, Icmp,
 const V6: AdditionalAddressFamily = AdditionalAddressFamily(AddressFamily::V6);
 
 fn dual() -> Rig {
-    Rig::with(|config| config.relay_v6 = true)
+    Rig::with(|config| config.addresses_v6 = 1)
 }
 
 fn relayed(answer: &[u8]) -> Vec<SocketAddr> {
@@ -48,8 +48,8 @@ fn an_additional_family_is_allocated_as_far_as_it_can_be() {
         (false, true, AddressFamily::V4),
     ] {
         let mut rig = Rig::with(|config| {
-            config.relay_v4 = v4;
-            config.relay_v6 = v6;
+            config.addresses_v4 = u16::from(v4);
+            config.addresses_v6 = u16::from(v6);
         });
         let answer = ask(&mut rig);
         assert_eq!(relayed(&answer).len(), 1);

@@ -53,7 +53,7 @@ const HOSTILE: [&str; 37] = [
 fn no_address_of_the_inside_is_ever_reached() {
     let mut rig = Rig::with(|config| {
         config.peers = Default::default();
-        config.relay_v6 = true;
+        config.addresses_v6 = 1;
         config.unverified.per_second = 0;
     });
     let at = client(1);
@@ -156,7 +156,7 @@ fn what_has_ended_does_not_wait_for_the_timer() {
 // spec: SEC-T-11, TURN-12.5-2, TURN-11.4-1
 #[test]
 fn little_is_added_to_what_is_relayed() {
-    let mut rig = Rig::with(|config| config.relay_v6 = true);
+    let mut rig = Rig::with(|config| config.addresses_v6 = 1);
     let at = client(1);
     rig.learn_nonce(at);
     let both = crate::wire::AdditionalAddressFamily(AddressFamily::V6);
@@ -644,7 +644,7 @@ proptest! {
         let mut model = Model {
             rig: Rig::with(|config| {
                 config.relay_tcp = true;
-                config.relay_v6 = true;
+                config.addresses_v6 = 1;
                 config.mobility = true;
                 config.unverified.per_second = 0;
             }),
@@ -673,9 +673,55 @@ proptest! {
     }
 }
 
+/// As many allocations as there are ports on three addresses; then the port a client gave back is the
+/// one that the next gets.
+// spec: TURN-7.2-10
+#[test]
+fn relays_are_opened_down_to_the_last_port_of_the_last_address() {
+    let mut rig = Rig::with(|config| {
+        config.addresses_v4 = 3;
+        config.ports = 50_001..=50_100;
+        config.limits.allocations_per_user = 1000;
+        config.unverified.per_second = 0;
+    });
+    let allocate = |rig: &mut Rig, n: u16| {
+        rig.learn_nonce(client(n));
+        let request = rig.signed(ALICE, wire::ALLOCATE, |w| {
+            w.attribute(&RequestedTransport::UDP)
+        });
+        rig.server.handle_datagram(rig.now, client(n), &request);
+        let Some(Action::OpenRelay {
+            relay,
+            address,
+            port,
+            ..
+        }) = rig.server.poll_action()
+        else {
+            return None;
+        };
+        let ip = IpAddr::from([203, 0, 113, u8::try_from(address).unwrap()]);
+        rig.server
+            .relay_opened(rig.now, relay, SocketAddr::new(ip, port));
+        assert_eq!(code_of(&rig.answer().unwrap().1), 0);
+        while rig.server.poll_event().is_some() {}
+        Some((address, port))
+    };
+    let mut seen = alloc::collections::BTreeMap::new();
+    for n in 1..=300 {
+        let at = allocate(&mut rig, n).unwrap();
+        assert_eq!(seen.insert(at, n), None, "{at:?}");
+    }
+    assert_eq!(allocate(&mut rig, 301), None);
+    assert_eq!(code_of(&rig.answer().unwrap().1), 508);
+    let (at, owner) = seen.iter().nth(137).unwrap();
+    rig.refresh(client(*owner), 0);
+    while rig.server.poll_action().is_some() {}
+    assert_eq!(allocate(&mut rig, 302), Some(*at));
+}
+
 // spec: SEC-G-04
 #[test]
 fn the_bound_for_the_defaults_is_what_the_documentation_says() {
     let bound = Limits::default().max_memory();
-    assert!((2_600_000_000..2_700_000_000).contains(&bound), "{bound}");
+    assert!((3_600_000_000..3_700_000_000).contains(&bound), "{bound}");
 }

@@ -177,7 +177,7 @@ fn scenario_02_every_error_of_allocate_has_its_reaction() {
         family: Some(AddressFamily::V6),
         ..plain
     };
-    let got = ask(|config| config.relay_v6 = false, udp, v6);
+    let got = ask(|config| config.addresses_v6 = 0, udp, v6);
     assert_eq!(got, (code(440), None, false));
     // 442
     let tcp = AllocateOptions {
@@ -282,7 +282,7 @@ fn scenario_10_one_of_two_families_may_fail_or_be_given_back() {
         (Opening::FailsForV6, true, 508),
     ] {
         let mut config = server_config();
-        config.relay_v6 = relays_v6;
+        config.addresses_v6 = u16::from(relays_v6);
         let mut world = World::with(config);
         world.opening = opening;
         let end = world.udp(40_000);

@@ -254,7 +254,7 @@ fn scenario_18_a_token_is_used_for_refreshes_until_another_one_comes() {
 fn scenario_20_an_older_server_is_spoken_to_in_its_own_way() {
     let mut config = server_config();
     config.auth.password_algorithms = None;
-    config.relay_v6 = false;
+    config.addresses_v6 = 0;
     config.rfc5766_channels = true;
     let mut world = World::with(config);
     let end = world.udp(40_000);
