@@ -140,8 +140,8 @@ impl Peer {
                 self.unsent.push(Signal::Candidate(candidate));
             }
             SessionEvent::GatheringDone => self.unsent.push(Signal::Done),
-            SessionEvent::Ice(Event::Completed) => self.completed = true,
-            SessionEvent::Ice(Event::Failed(_)) => self.failed = true,
+            SessionEvent::Ice(Event::Completed { .. }) => self.completed = true,
+            SessionEvent::Ice(Event::Failed { .. }) => self.failed = true,
             SessionEvent::Ice(Event::RouteLost { .. }) => self.completed = false,
             SessionEvent::Ice(Event::Selected { route, .. }) => {
                 self.relayed_route = matches!(route, ice_proto::Route::Relay { .. });

@@ -252,7 +252,11 @@ impl Agent {
         pair.nominating = false;
         let component = pair.component;
         if nominates {
-            self.events.push_back(Event::NominationFailed { component });
+            let generation = self.generation;
+            self.events.push_back(Event::NominationFailed {
+                component,
+                generation,
+            });
         }
         self.changed(now);
     }

@@ -115,15 +115,19 @@ impl Agent {
             return;
         }
         let (completed, failed) = (ListState::Completed, ListState::Failed);
+        let generation = self.generation;
         if wanted.clone().all(|list| list.state == completed) {
             self.state = AgentState::Completed;
-            self.events.push_back(Event::Completed);
+            self.events.push_back(Event::Completed { generation });
         } else if wanted.all(|list| list.state == failed) {
             self.state = AgentState::Failed;
             self.checks.clear();
             self.outbox.clear();
             self.old = None;
-            self.events.push_back(Event::Failed(Failure::NoPair));
+            self.events.push_back(Event::Failed {
+                cause: Failure::NoPair,
+                generation,
+            });
         }
         if !self
             .lists
@@ -295,7 +299,9 @@ impl Agent {
         self.timers.disarm(Timer::Nominate(stream));
         self.sources
             .retain(|_, component| component.stream != stream);
-        self.events.push_back(Event::StreamFailed { stream });
+        let generation = self.generation;
+        self.events
+            .push_back(Event::StreamFailed { stream, generation });
     }
 
     /// A pair is nominated and works: its component uses it (RFC 8445 section 8.1.2).
@@ -363,6 +369,7 @@ impl Agent {
             remote: r.candidate.clone(),
             rtt: choice.rtt,
             route,
+            generation: self.generation,
         });
         self.selected.insert(
             component,

@@ -324,6 +324,8 @@ pub enum Event {
         rtt: Duration,
         /// Where datagrams leave.
         route: Route,
+        /// The [generation](super::Agent::generation) that has agreed on it.
+        generation: u32,
     },
     /// A check has brought a candidate of this side to light. It need not be signalled.
     LocalReflexive {
@@ -333,14 +335,24 @@ pub enum Event {
         candidate: Candidate,
     },
     /// Every component of every stream has a selected pair.
-    Completed,
+    Completed {
+        /// The [generation](super::Agent::generation) that has come to its end.
+        generation: u32,
+    },
     /// A stream has no pair for one of its components: remove it, or restart.
     StreamFailed {
         /// Which one.
         stream: u16,
+        /// The [generation](super::Agent::generation) that has failed.
+        generation: u32,
     },
     /// Every stream has failed.
-    Failed(Failure),
+    Failed {
+        /// Why.
+        cause: Failure,
+        /// The [generation](super::Agent::generation) that has failed.
+        generation: u32,
+    },
     /// A conflict changed the role.
     RoleChanged(Role),
     /// The pair this side nominated did not work after all; another one is tried. The other side
@@ -348,13 +360,18 @@ pub enum Event {
     NominationFailed {
         /// Stream and component.
         component: ComponentId,
+        /// The [generation](super::Agent::generation) of the pair.
+        generation: u32,
     },
-    /// Data of this component can no longer be sent. Only a restart helps.
+    /// Data of this component can no longer be sent. Only a restart helps; where one is under way
+    /// already (`generation` is not the [present one](super::Agent::generation)), it is that one.
     RouteLost {
         /// Stream and component.
         component: ComponentId,
         /// Why.
         cause: RouteLoss,
+        /// The generation of the pair that was in use.
+        generation: u32,
     },
     /// Nothing has been sent to another side without ICE for a while, and the host keeps the path
     /// open itself ([`PlainKeepAlive::Host`]).

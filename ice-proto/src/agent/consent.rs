@@ -24,6 +24,15 @@ impl Agent {
         self.selected.get(&component).or_else(old)
     }
 
+    /// The generation of what a component uses.
+    fn active_generation(&self, component: ComponentId) -> u32 {
+        let old = self.old.as_ref();
+        match old.filter(|_| !self.selected.contains_key(&component)) {
+            Some(old) => old.generation,
+            None => self.generation,
+        }
+    }
+
     fn active_mut(&mut self, component: ComponentId) -> Option<&mut Selected> {
         match self.selected.get_mut(&component) {
             Some(selected) => Some(selected),
@@ -119,12 +128,9 @@ impl Agent {
         component: ComponentId,
         generation: u32,
     ) {
-        let asked = if self.selected.contains_key(&component) {
-            Some(self.generation)
-        } else {
-            self.old.as_ref().map(|old| old.generation)
-        };
-        if asked == Some(generation) && self.active(component).is_some_and(|a| !a.lost) {
+        if self.active_generation(component) == generation
+            && self.active(component).is_some_and(|a| !a.lost)
+        {
             let timeout = self.config.consent_timeout;
             self.timers
                 .arm(Timer::ConsentExpiry(component), now, timeout);
@@ -133,6 +139,7 @@ impl Agent {
 
     /// Data of a component can no longer be sent; nothing but a restart changes that.
     pub(super) fn lose_route(&mut self, component: ComponentId, cause: RouteLoss) {
+        let generation = self.active_generation(component);
         let Some(active) = self.active_mut(component) else {
             return;
         };
@@ -143,6 +150,10 @@ impl Agent {
         self.timers.disarm(Timer::Consent(component));
         self.timers.disarm(Timer::ConsentExpiry(component));
         self.forget_consent(component);
-        self.events.push_back(Event::RouteLost { component, cause });
+        self.events.push_back(Event::RouteLost {
+            component,
+            cause,
+            generation,
+        });
     }
 }

@@ -229,6 +229,12 @@ impl Agent {
         self.role
     }
 
+    /// How often the session has started over: the generation that
+    /// [`local_credentials`](Self::local_credentials) belong to, and events that carry it.
+    pub const fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Where the session stands.
     pub const fn state(&self) -> AgentState {
         self.state

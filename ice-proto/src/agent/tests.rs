@@ -178,14 +178,24 @@ impl Net {
     fn both_completed(&self) -> bool {
         self.sides
             .iter()
-            .all(|side| side.events.contains(&Event::Completed))
+            .all(|side| side.events.iter().any(is_completed))
     }
 }
 
 const FAILED: [Event; 2] = [
-    Event::StreamFailed { stream: 0 },
-    Event::Failed(Failure::NoPair),
+    Event::StreamFailed {
+        stream: 0,
+        generation: 0,
+    },
+    Event::Failed {
+        cause: Failure::NoPair,
+        generation: 0,
+    },
 ];
+
+const fn is_completed(event: &Event) -> bool {
+    matches!(event, Event::Completed { .. })
+}
 
 const ONE: ComponentId = ComponentId {
     stream: 0,
@@ -374,7 +384,8 @@ fn consent_is_asked_for_and_lost_after_30_s() {
             side.events.last(),
             Some(&Event::RouteLost {
                 component: ONE,
-                cause: RouteLoss::ConsentExpired
+                cause: RouteLoss::ConsentExpired,
+                generation: 0,
             })
         );
         assert_eq!(side.agent.route(ONE), None);

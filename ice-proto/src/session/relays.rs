@@ -489,8 +489,8 @@ impl Session {
 
     fn agent_event(&mut self, now: Instant, event: crate::Event) {
         match event {
-            crate::Event::Completed => self.concluded = true,
-            crate::Event::Failed(_) => {
+            crate::Event::Completed { .. } => self.concluded = true,
+            crate::Event::Failed { .. } => {
                 self.concluded = true;
                 self.close_relays(now, |_| true);
             }

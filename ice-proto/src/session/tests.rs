@@ -289,7 +289,9 @@ fn connect(net: &mut Net) {
 }
 
 fn completed(node: &Node) -> bool {
-    node.events.contains(&SessionEvent::Ice(Event::Completed))
+    node.events
+        .iter()
+        .any(|event| matches!(event, SessionEvent::Ice(Event::Completed { .. })))
 }
 
 fn chat(net: &mut Net) {
@@ -956,7 +958,10 @@ fn a_failed_session_gives_its_relays_back() {
     }
     net.run(60_000);
     for node in &net.nodes {
-        let failed = SessionEvent::Ice(Event::Failed(Failure::NoPair));
+        let failed = SessionEvent::Ice(Event::Failed {
+            cause: Failure::NoPair,
+            generation: 0,
+        });
         assert!(node.events.contains(&failed));
     }
     assert_eq!(net.server.allocations(), 0);

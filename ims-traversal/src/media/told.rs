@@ -64,6 +64,7 @@ impl Media {
                 remote,
                 rtt,
                 route,
+                ..
             } => {
                 self.ears.open(self.clock.now(), component);
                 MediaEvent::Selected {
@@ -74,16 +75,18 @@ impl Media {
                     rtt,
                 }
             }
-            Event::Completed => {
+            Event::Completed { .. } => {
                 self.events.push_back(MediaEvent::Completed);
                 if !self.is_offer_due() {
                     return;
                 }
                 MediaEvent::OfferDue
             }
-            Event::RouteLost { component, cause } => MediaEvent::RouteLost { component, cause },
+            Event::RouteLost {
+                component, cause, ..
+            } => MediaEvent::RouteLost { component, cause },
             Event::KeepAliveDue { component } => MediaEvent::KeepAliveDue { component },
-            Event::Failed(failure) => MediaEvent::Failed(failure),
+            Event::Failed { cause, .. } => MediaEvent::Failed(cause),
             other @ (Event::LocalReflexive { .. }
             | Event::StreamFailed { .. }
             | Event::RoleChanged(_)

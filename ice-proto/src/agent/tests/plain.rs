@@ -52,7 +52,11 @@ fn data_goes_to_the_address_said_and_comes_from_there_only() {
     let at = FiveTuple::udp(addr("192.0.2.1:1000"), addr(FAR));
     assert_eq!(agent.route(ONE), Some(Route::Datagram(at)));
     let told = events(&mut agent);
-    let [Event::Selected { local, remote, .. }, Event::Completed] = &told[..] else {
+    let [
+        Event::Selected { local, remote, .. },
+        Event::Completed { .. },
+    ] = &told[..]
+    else {
         panic!("{told:?}");
     };
     assert_eq!((local.addr, remote.addr), (at.local, at.remote));
@@ -170,6 +174,7 @@ fn the_default_candidate_is_used_relayed_before_reflexive_before_host() {
     let lost = Event::RouteLost {
         component: ONE,
         cause,
+        generation: 0,
     };
     assert_eq!(events(&mut agent).last(), Some(&lost));
     assert_eq!(agent.route(ONE), None);
