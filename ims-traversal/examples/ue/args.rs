@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use base64ct::{Base64, Encoding as _};
-use clap::{Args as Group, Parser, Subcommand};
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_connect::auth::Allow;
 use ice_proto::{Policy, Role, SessionConfig, TurnServer};
@@ -14,6 +14,7 @@ use ims_traversal::HttpProxy;
 use ims_traversal::access::AccessConfig;
 use ims_traversal::ladder::Rung;
 use ims_traversal::media::MediaConfig;
+use ims_traversal::sdp::RtcpMux;
 use ims_traversal::ue::UeConfig;
 use sha1::Sha1;
 use sip_outbound::wire::UriBuf;
@@ -52,6 +53,13 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mux {
+    Offer,
+    Only,
+    Never,
 }
 
 #[derive(Clone, Debug, Group)]
@@ -122,6 +130,9 @@ pub struct Options {
     /// Media by relay only.
     #[arg(long)]
     pub relay_only: bool,
+    /// RTP and RTCP on one port: offered with a second one to fall back on, the only way, or never.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Mux::Offer)]
+    pub rtcp_mux: Mux,
     /// A local address for media; may be given several times. Default: that of the default route.
     #[arg(long, value_name = "IP")]
     pub bind: Vec<IpAddr>,
@@ -158,7 +169,13 @@ impl Options {
         let mut media = MediaConfig::new(self.session()?);
         media.tls = Some(tls);
         media.proxy = proxy;
-        Ok(UeConfig::new(access, media))
+        let mut config = UeConfig::new(access, media);
+        config.set_rtcp_mux(match self.rtcp_mux {
+            Mux::Offer => RtcpMux::Offer,
+            Mux::Only => RtcpMux::Only,
+            Mux::Never => RtcpMux::Never,
+        });
+        Ok(config)
     }
 
     fn password(&self) -> Result<String> {

@@ -162,7 +162,8 @@ impl LocalTransport {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RtcpMux {
-    /// Offered, and a second component kept ready until the answer has come.
+    /// Offered, and a second component kept ready until the answer has come (RFC 5761
+    /// section 5.1.3). An offer of ICE with one component only says `a=rtcp-mux-only` besides.
     #[default]
     Offer,
     /// Nothing else is possible (RFC 8858).

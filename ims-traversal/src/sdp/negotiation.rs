@@ -130,6 +130,22 @@ pub struct RemoteOffer {
     layout: Layout,
 }
 
+impl RemoteOffer {
+    /// Whether RTCP has a component of its own on the other side.
+    fn has_rtcp(&self) -> bool {
+        let own = match &self.transport {
+            // Without candidates it is not known.
+            RemoteTransport::Ice(ice) => ice.streams.first().is_none_or(|stream| {
+                let second = stream.candidates.iter().any(|known| known.component > 1);
+                second || stream.candidates.is_empty()
+            }),
+            RemoteTransport::Plain { rtcp, .. } => rtcp.is_some(),
+            RemoteTransport::Nowhere => true,
+        };
+        own && !self.rtcp_mux
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Idle,
@@ -224,6 +240,17 @@ impl Negotiation {
         }
     }
 
+    /// Whether RTCP may need a component of its own in the next description: unless it shares that
+    /// of RTP by agreement, by the offer that is asked, or because nothing else is possible.
+    pub fn may_need_rtcp(&self) -> bool {
+        let muxed = match (self.asked(), self.agreed()) {
+            (Some(asked), _) => asked.rtcp_mux,
+            (None, Some(agreed)) => agreed.rtcp_mux,
+            (None, None) => false,
+        };
+        self.config.rtcp_mux != RtcpMux::Only && !muxed
+    }
+
     /// Whether an offer of this side waits for its answer.
     pub(crate) const fn has_offered(&self) -> bool {
         matches!(self.state, State::Offered { .. })
@@ -247,9 +274,12 @@ impl Negotiation {
         let layout = self.layout.clone();
         let ice = !local.ice.is_empty();
         let mux = self.config.rtcp_mux != RtcpMux::Never;
-        let mux_only = self.config.rtcp_mux == RtcpMux::Only;
         // The component that mux has made needless is not there any more.
-        let muxed = mux_only || self.agreed.as_ref().is_some_and(|agreed| agreed.rtcp_mux);
+        let muxed = self.agreed.as_ref().is_some_and(|agreed| agreed.rtcp_mux);
+        let second = local.rtcp.is_some() && !muxed && self.config.rtcp_mux != RtcpMux::Only;
+        // Without a component to fall back on it is mux or no RTCP at all (RFC 5761 section 5.1.3).
+        let stuck = ice && mux && !second && !muxed;
+        let mux_only = stuck || self.config.rtcp_mux == RtcpMux::Only;
         let body = Body {
             layout: &layout,
             codecs: &self.config.codecs,
@@ -257,7 +287,7 @@ impl Negotiation {
             direction: self.wish,
             mux,
             mux_only,
-            second: local.rtcp.is_some() && !muxed,
+            second,
             ice,
             is_offer: true,
             mismatch: false,
@@ -424,7 +454,7 @@ impl Negotiation {
             direction,
             mux: offer.rtcp_mux,
             mux_only: false,
-            second: local.rtcp.is_some() && !offer.rtcp_mux,
+            second: local.rtcp.is_some() && offer.has_rtcp(),
             ice: offer.transport.is_ice(),
             is_offer: false,
             mismatch: offer.mismatch,

@@ -112,7 +112,12 @@ pub(super) fn find(
             mismatch: true,
         });
     }
+    // Only who says so sends candidates later (RFC 8840 section 4.1.3); most never say that these
+    // are all.
+    let trickles = |options: &str| options.split(' ').any(|option| option == "trickle");
+    let complete = !sdp.attribute(media, "ice-options").is_some_and(trickles);
     if let Some(stream) = ice.streams.first_mut() {
+        stream.complete |= complete;
         let extra = strange.into_iter().map(|(component, addr)| Candidate {
             foundation: "default".into(),
             component,

@@ -319,6 +319,10 @@ pub enum UeConfigError {
     /// A limit of calls is zero.
     #[error("limit of calls is zero")]
     Zero,
+    /// The components of the media are not those that
+    /// [`rtcp_mux`](crate::sdp::NegotiationConfig::rtcp_mux) speaks of.
+    #[error("components and rtcp-mux do not go together")]
+    Components,
 }
 
 impl From<sip_outbound::ConfigError> for UeConfigError {

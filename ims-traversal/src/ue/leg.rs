@@ -70,6 +70,13 @@ pub(super) struct Leg {
     restarts: u32,
 }
 
+impl Leg {
+    /// Whether the media are to have a component for RTCP.
+    pub(super) fn may_need_rtcp(&self) -> bool {
+        self.negotiation.may_need_rtcp()
+    }
+}
+
 impl Ue {
     /// Begins an outgoing call: its INVITE goes when the candidates are there.
     pub(super) fn begin_outgoing(&mut self, now: Instant, call: CallId) {

@@ -170,9 +170,7 @@ impl Ue {
     pub fn new(mut config: UeConfig, seed: [u8; 32], now: Instant) -> Result<Self, UeConfigError> {
         let mut rng = Rng::from_seed(seed);
         config.access.agent.allow = call::METHODS.into();
-        if config.calls.max_calls == 0 || config.calls.max_body == 0 {
-            return Err(UeConfigError::Zero);
-        }
+        config.check()?;
         Negotiation::new(config.sdp.clone(), 0)?;
         let access = Access::new(config.access.clone(), rng.fork(), now)?;
         let calls = Calls::new(config.calls.clone(), Rng::from_seed(rng.fork()), now);

@@ -91,11 +91,15 @@ pub(super) struct Instance {
 impl Ue {
     /// Makes the media of a leg, and asks for the sockets they gather from.
     pub(super) fn open_media(&mut self, now: Instant, call: CallId, role: Role) {
-        let Some(id) = self.legs.get(&call).map(|leg| leg.media) else {
+        let Some(leg) = self.legs.get(&call) else {
             return;
         };
+        let (id, rtcp) = (leg.media, leg.may_need_rtcp());
         let mut config = self.config.media.clone();
         config.session.agent.role = role;
+        if !rtcp {
+            config.session.agent.components = alloc::vec![1];
+        }
         let components = config.session.agent.components.first().copied();
         let media = Media::new(config, self.rng.fork(), now);
         let addresses: Vec<_> = self.network.iter().flat_map(|n| &n.addresses).collect();

@@ -49,6 +49,48 @@ fn the_example_of_rfc_8839_is_understood() {
     );
 }
 
+// spec: MUX-5761
+#[test]
+fn an_answer_keeps_the_components_of_an_offer_without_mux() {
+    let first = "a=candidate:1 1 UDP 9 192.0.2.1 4000 typ host\n";
+    let second = "a=rtcp:4005\na=candidate:1 2 UDP 8 192.0.2.1 4005 typ host\n";
+    for (more, both) in [(second, true), ("b=RS:0\nb=RR:0\n", false), ("", false)] {
+        let mut callee = negotiation(|_| {});
+        let offer = format!("m=audio 4000 RTP/AVP 0\n{CREDENTIALS}{first}{more}");
+        remote(&mut callee, &offer).unwrap();
+        let local = ice("192.0.2.2:5000", Some("192.0.2.2:5001"));
+        let answer = callee.answer(&local).unwrap();
+        let said = ["a=rtcp:5001 ", "a=candidate:1 2 "].map(|line| answer.contains(line));
+        assert_eq!(said, [both; 2], "{answer}");
+        assert!(!answer.contains("rtcp-mux"), "{answer}");
+        assert_eq!(answer.contains("b=RS:0"), !both, "{answer}");
+    }
+}
+
+#[test]
+fn a_side_that_does_not_trickle_has_said_all() {
+    let complete = |options: &str, end: &str| {
+        let mut callee = negotiation(|_| {});
+        let found = remote(
+            &mut callee,
+            &format!(
+                "{options}m=audio 4 RTP/AVP 0\na=rtcp-mux\n{CREDENTIALS}\
+                 a=candidate:1 1 UDP 9 192.0.2.1 4 typ host\n{end}"
+            ),
+        );
+        match found.unwrap() {
+            RemoteTransport::Ice(ice) => ice.streams[0].complete,
+            other @ (RemoteTransport::Plain { .. } | RemoteTransport::Nowhere) => {
+                panic!("{other:?}")
+            }
+        }
+    };
+    assert!(complete("", ""));
+    assert!(complete("a=ice-options:ice2\n", ""));
+    assert!(!complete("a=ice-options:ice2 trickle\n", ""));
+    assert!(complete("a=ice-options:trickle\n", "a=end-of-candidates\n"));
+}
+
 // spec: SDP-4.3.2-1
 #[test]
 fn without_ice_in_the_offer_there_is_none_in_the_answer() {

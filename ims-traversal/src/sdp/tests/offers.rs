@@ -215,6 +215,49 @@ fn rtcp_shares_the_port_only_if_both_want_it() {
     assert_eq!(refused, NegotiationError::NoMux);
 }
 
+// spec: ICE-5.1.1.1-4
+#[test]
+fn an_offer_of_one_component_says_that_rtcp_has_no_other() {
+    let mut caller = negotiation(|_| {});
+    let offer = caller.offer(&ice("192.0.2.1:4000", None)).unwrap();
+    assert!(
+        offer.contains("a=rtcp-mux\r\na=rtcp-mux-only\r\n"),
+        "{offer}"
+    );
+    // With a second one to fall back on, or without ICE, mux is no more than a wish.
+    for local in [
+        ice("192.0.2.1:4000", Some("192.0.2.1:4001")),
+        plain("192.0.2.1:4000"),
+    ] {
+        let mut caller = negotiation(|_| {});
+        let offer = caller.offer(&local).unwrap();
+        assert!(!offer.contains("rtcp-mux-only"), "{offer}");
+    }
+}
+
+// spec: MUX-5761
+#[test]
+fn a_component_for_rtcp_is_needed_until_the_port_is_shared() {
+    let mut caller = negotiation(|_| {});
+    let mut callee = negotiation(|_| {});
+    assert!(caller.may_need_rtcp());
+    let offer = caller
+        .offer(&ice("192.0.2.1:4000", Some("192.0.2.1:4001")))
+        .unwrap();
+    assert!(caller.may_need_rtcp());
+    callee.handle_offer(offer.as_bytes()).unwrap();
+    assert!(!callee.may_need_rtcp());
+    let answer = callee.answer(&ice("192.0.2.2:5000", None)).unwrap();
+    caller.handle_answer(answer.as_bytes()).unwrap();
+    assert!(!caller.may_need_rtcp() && !callee.may_need_rtcp());
+    // A later offer of the other side may want its own port again.
+    callee
+        .handle_offer(with("m=audio 4 RTP/AVP 0\n").as_bytes())
+        .unwrap();
+    assert!(callee.may_need_rtcp());
+    assert!(!negotiation(|c| c.rtcp_mux = RtcpMux::Only).may_need_rtcp());
+}
+
 // spec: SDP-4.2.2-1
 #[test]
 fn without_a_port_for_rtcp_there_is_no_rtcp() {
@@ -264,7 +307,7 @@ fn directions_are_those_of_rfc_3264() {
 
 #[test]
 fn holding_changes_the_version_and_nothing_of_the_transport() {
-    let mut a = negotiation(|_| {});
+    let mut a = negotiation(|c| c.rtcp_mux = RtcpMux::Only);
     let mut b = negotiation(|_| {});
     let here = ice("192.0.2.1:4000", None);
     let there = ice("192.0.2.2:5000", None);

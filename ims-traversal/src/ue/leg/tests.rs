@@ -6,7 +6,7 @@ use ice_proto::SessionConfig;
 use sip_outbound::wire::UriBuf;
 use sip_outbound::{InstanceId, UserAgentConfig};
 
-use super::super::{Network, UeAction, UeConfig};
+use super::super::{Network, UeAction, UeConfig, UeConfigError};
 use super::*;
 use crate::access::AccessConfig;
 use crate::ladder::NetworkKey;
@@ -16,6 +16,13 @@ const NOW: Instant = Instant::ZERO;
 
 /// A UE with RTP and RTCP, in a network where no server is reached.
 fn ue() -> Ue {
+    let mut ue = Ue::new(config(), [7; 32], NOW).unwrap();
+    let address = "192.168.1.20".parse().unwrap();
+    ue.start(NOW, Network::new(NetworkKey(1), Vec::from([address])));
+    ue
+}
+
+fn config() -> UeConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -26,18 +33,9 @@ fn ue() -> Ue {
     let aor: UriBuf = "sip:alice@ims.example".parse().unwrap();
     let proxy: UriBuf = "sips:pcscf1.ims.example".parse().unwrap();
     let agent = UserAgentConfig::ims(aor, instance, Vec::from([proxy]));
-    let mut session = SessionConfig::new(Role::Controlling);
-    session.agent.components = Vec::from([2]);
+    let session = SessionConfig::new(Role::Controlling);
     let access = AccessConfig::new(agent, tls.into());
-    let mut ue = Ue::new(
-        UeConfig::new(access, MediaConfig::new(session)),
-        [7; 32],
-        NOW,
-    )
-    .unwrap();
-    let address = "192.168.1.20".parse().unwrap();
-    ue.start(NOW, Network::new(NetworkKey(1), Vec::from([address])));
-    ue
+    UeConfig::new(access, MediaConfig::new(session))
 }
 
 /// Opens what sockets it wants.
@@ -126,4 +124,58 @@ fn an_offer_that_cannot_be_sent_is_given_back() {
         last,
         Some(UeEvent::ChangeRefused { code: None, .. })
     ));
+}
+
+// spec: ICE-5.1.1.1-4
+#[test]
+fn components_that_do_not_go_with_rtcp_mux_are_an_error_of_the_configuration() {
+    use crate::sdp::RtcpMux::{Never, Offer, Only};
+    let check = |mux, components: &[u16], fits: bool| {
+        let mut config = config();
+        config.sdp.rtcp_mux = mux;
+        config.media.session.agent.components = components.into();
+        let error = Ue::new(config, [7; 32], NOW).err();
+        let expected = (!fits).then_some(UeConfigError::Components);
+        assert_eq!(error, expected, "{mux:?} {components:?}");
+    };
+    check(Offer, &[2], true);
+    check(Offer, &[1], false);
+    check(Only, &[1], true);
+    check(Only, &[2], false);
+    check(Never, &[1], true);
+    check(Never, &[2], true);
+    check(Never, &[3], false);
+    check(Offer, &[2, 2], false);
+    check(Offer, &[], false);
+    for mux in [Offer, Only, Never] {
+        let mut config = config();
+        config.set_rtcp_mux(mux);
+        assert!(Ue::new(config, [7; 32], NOW).is_ok());
+    }
+}
+
+// spec: MUX-5761
+#[test]
+fn as_many_components_are_gathered_as_the_offer_takes() {
+    let sockets = |more: &str| {
+        let mut ue = ue();
+        let offer = alloc::format!("{HEAD}{more}");
+        let call = CallId(1);
+        ue.call_event(
+            NOW,
+            CallEvent::Incoming {
+                call,
+                from: String::new(),
+                display_name: None,
+                to: String::new(),
+                offer: Some(Bytes::from(offer)),
+            },
+        );
+        let actions = core::iter::from_fn(|| ue.poll_action());
+        actions
+            .filter(|action| matches!(action, UeAction::OpenSocket { .. }))
+            .count()
+    };
+    assert_eq!(sockets("a=rtcp-mux\r\n"), 1);
+    assert_eq!(sockets(""), 2);
 }

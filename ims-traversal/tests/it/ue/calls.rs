@@ -1,10 +1,13 @@
+use std::collections::BTreeSet;
+
 use ims_traversal::ladder::Rung;
-use ims_traversal::sdp::Direction;
+use ims_traversal::media::MediaEvent;
+use ims_traversal::sdp::{Direction, RtcpMux};
 use ims_traversal::ue::{CallError, EndCause, UeError, UeEvent};
 use sip_outbound::wire::StatusCode;
 use stun_proto::Transport;
 
-use super::world::{ALICE, BOB, Place, World};
+use super::world::{ALICE, BOB, Place, USERS, World};
 
 // spec: SEED-2.1-2, SEED-2.1-4, F-5-1
 #[test]
@@ -36,6 +39,35 @@ fn ues_register_call_talk_and_hang_up_in_every_network() {
         // Relays go with the call.
         assert!(world.run(5, |w| w.turn.allocations() == 0));
         world.stop();
+    }
+}
+
+// spec: MUX-5761
+#[test]
+fn a_phone_without_rtcp_mux_gets_a_way_for_rtcp() {
+    for place in [Place::Open, Place::OnlyProxy] {
+        for without in [ALICE, BOB] {
+            let mut world = World::registered(place, |config| {
+                let user = config.access.agent.aor.as_uri().user();
+                if user == Some(USERS[without]) {
+                    config.set_rtcp_mux(RtcpMux::Never);
+                }
+            });
+            let calls = world.call();
+            world.assert_talk(calls);
+            for node in &world.nodes {
+                let found = node.events.iter().filter_map(|event| match event {
+                    UeEvent::Media { event, .. } => match &**event {
+                        MediaEvent::Selected { component, .. } => Some(component.component),
+                        _ => None,
+                    },
+                    _ => None,
+                });
+                let found: BTreeSet<_> = found.collect();
+                assert_eq!(found, BTreeSet::from([1, 2]), "{place:?}");
+            }
+            world.stop();
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub const BOB: usize = 1;
 
 const TURN: [u8; 4] = [203, 0, 113, 9];
 const PCSCF: [u8; 4] = [203, 0, 113, 1];
-const USERS: [&str; 2] = ["alice", "bob"];
+pub const USERS: [&str; 2] = ["alice", "bob"];
 
 /// Where the UEs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
