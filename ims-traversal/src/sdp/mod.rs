@@ -11,6 +11,7 @@
 //! Bundles, SRTP, video: such parts of an offer are refused one by one. Parameters of codecs
 //! (`a=fmtp`) are passed on, not compared. Names in c= lines are not resolved.
 
+pub(crate) mod body;
 mod lines;
 mod negotiation;
 mod remote;

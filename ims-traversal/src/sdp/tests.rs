@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod body;
 mod ice;
 mod offers;
 

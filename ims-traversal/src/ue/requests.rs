@@ -8,7 +8,7 @@ use sip_outbound::wire::{Limits, Method, Name, Request, StatusCode};
 use sip_outbound::{NewRequest, RequestId, ServerId, UserAgentEvent};
 use stun_proto::Instant;
 
-use super::call::{SDP, allowed};
+use super::call::{ACCEPT, allowed};
 use super::{Ue, UeError, UeEvent};
 use crate::access::AccessEvent;
 
@@ -94,7 +94,7 @@ impl Ue {
         };
         let headers = [
             (String::from("Allow"), allowed()),
-            (String::from("Accept"), String::from(SDP)),
+            (String::from("Accept"), String::from(ACCEPT)),
             (String::from("Supported"), String::from("outbound")),
         ];
         let headers = if message { &[] } else { headers.as_slice() };

@@ -10,7 +10,7 @@ use sip_outbound::{Dialog, DialogError, FlowId, ServerId, UserAgent};
 use stun_proto::Instant;
 
 use super::offer::Theirs;
-use super::{CallEvent, CallId, Calls, Direction, EndCause, SDP, State, Timer, description};
+use super::{ACCEPT, CallEvent, CallId, Calls, Direction, EndCause, State, Timer, description};
 
 impl Calls {
     /// Takes in a request; whether it was for a call.
@@ -64,7 +64,7 @@ impl Calls {
             Ok(offer) => offer,
             Err(code) => {
                 let accept = (code == StatusCode::UNSUPPORTED_MEDIA_TYPE)
-                    .then(|| (String::from("Accept"), String::from(SDP)));
+                    .then(|| (String::from("Accept"), String::from(ACCEPT)));
                 return self.reply(now, ua, id, code, accept.as_slice());
             }
         };

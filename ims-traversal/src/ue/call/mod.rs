@@ -30,6 +30,7 @@ use sip_outbound::{Dialog, FlowId, RequestId, ServerId, UserAgent, UserAgentEven
 use stun_proto::time::{Clock, Timers};
 use stun_proto::{Instant, Rng};
 
+use crate::sdp::body::description_in;
 pub(super) use event::CallEvent;
 pub use event::{CallError, EndCause};
 use offer::{Ours, Theirs};
@@ -104,7 +105,7 @@ pub(super) const METHODS: [Method; 8] = [
     Method::UPDATE,
 ];
 
-pub(super) const SDP: &str = "application/sdp";
+pub(super) use crate::sdp::body::{ACCEPT, SDP};
 
 /// One name for each reason to wake up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -458,13 +459,28 @@ fn description(message: &Message, limit: usize) -> Result<Option<Bytes>, StatusC
     if body.len() > limit {
         return Err(StatusCode::REQUEST_ENTITY_TOO_LARGE);
     }
-    let kind = message.only(Name::CONTENT_TYPE).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
     // Encodings such as gzip are not undone.
-    if !kind.eq_ignore_ascii_case(SDP) || message.has(Name::CONTENT_ENCODING) {
+    if message.has(Name::CONTENT_ENCODING) {
         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    Ok(Some(Bytes::copy_from_slice(body)))
+    // A body without a type is what it looks like.
+    let like = if body.starts_with(b"v=0") { SDP } else { "" };
+    let kind = message.only(Name::CONTENT_TYPE).unwrap_or(like);
+    match description_in(kind, body) {
+        Some(found) => Ok(Some(Bytes::copy_from_slice(found))),
+        None if is_optional(message) => Ok(None),
+        None => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    }
+}
+
+/// Whether a body need not be understood (RFC 3261 section 20.11).
+fn is_optional(message: &Message) -> bool {
+    let value = message.only(Name::CONTENT_DISPOSITION).unwrap_or_default();
+    value.split(';').skip(1).any(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        name.trim().eq_ignore_ascii_case("handling")
+            && value.trim().eq_ignore_ascii_case("optional")
+    })
 }
 
 /// The methods this side takes, and that the body is a session description.

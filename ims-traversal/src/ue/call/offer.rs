@@ -13,7 +13,7 @@ use stun_proto::Instant;
 
 use super::outgoing::{is_challenge, refused};
 use super::{
-    CallError, CallEvent, CallId, Calls, Direction, EndCause, SDP, Timer, description,
+    ACCEPT, CallError, CallEvent, CallId, Calls, Direction, EndCause, Timer, description,
     description_headers,
 };
 
@@ -242,7 +242,7 @@ impl Calls {
         let offer = match offer {
             Ok(offer) => offer,
             Err(code) => {
-                let headers = [(String::from("Accept"), String::from(SDP))];
+                let headers = [(String::from("Accept"), String::from(ACCEPT))];
                 return self.reply(now, ua, id, code, &headers);
             }
         };

@@ -169,7 +169,8 @@ impl Bench {
         for (name, value) in rows {
             builder = builder.header(*name, value);
         }
-        if !body.is_empty() {
+        let typed = rows.iter().any(|(name, _)| *name == "Content-Type");
+        if !body.is_empty() && !typed {
             builder = builder.header(Name::CONTENT_TYPE, "application/sdp");
         }
         let message = builder.finish(body.as_bytes()).unwrap();

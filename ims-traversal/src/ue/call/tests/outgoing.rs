@@ -292,3 +292,63 @@ fn descriptions_are_not_shown() {
         .unwrap();
     assert!(!alloc::format!("{:?}", bench.calls).contains("topsecret"));
 }
+
+/// RFC 5621 section 3.1.
+#[test]
+fn descriptions_are_found_among_other_parts_of_a_body() {
+    const MIXED: (&str, &str) = ("Content-Type", "multipart/mixed;boundary=b");
+    let among = |sdp: &str| {
+        alloc::format!(
+            "--b\r\nContent-Type: application/pidf+xml\r\n\r\n<x/>\r\n\
+             --b\r\nContent-Type: application/sdp\r\n\r\n{sdp}\r\n--b--\r\n"
+        )
+    };
+    let mut bench = bench();
+    let (_, invite) = bench.invite();
+    bench.answer(&invite, 183, "b", &[CONTACT, MIXED], &among("early"));
+    assert_eq!(bench.event(), "progress Some(0) 183 early");
+    bench.answer(&invite, 200, "b", &[CONTACT, MIXED], &among("answer"));
+    bench.request("ACK");
+    assert_eq!(bench.event(), "answered answer");
+    assert_eq!(bench.event(), "established");
+
+    let mixed = alloc::format!("{}: {}\r\n", MIXED.0, MIXED.1);
+    let mut bench = super::bench();
+    bench.input(inbound("INVITE", 1, "", &mixed, &among("offer")).as_bytes());
+    assert_eq!(bench.event(), "incoming sip:bob@example.com offer");
+
+    let mut bench = super::bench();
+    let call = bench.called("");
+    bench.accept(call, "offer");
+    let ok = bench.response(200);
+    let tag = ok.to(&Limits::DEFAULT).unwrap().tag().unwrap().to_string();
+    bench.input(inbound("ACK", 1, &tag, &mixed, &among("answer")).as_bytes());
+    assert_eq!(bench.event(), "answered answer");
+    assert_eq!(bench.event(), "established");
+    bench.input(inbound("INVITE", 2, &tag, &mixed, &among("again")).as_bytes());
+    assert_eq!(bench.event(), "offer again");
+}
+
+#[test]
+fn a_body_that_need_not_be_understood_is_passed_over() {
+    let check = |rows: &str, body: &str, expected: &str| {
+        let mut bench = bench();
+        bench.input(inbound("INVITE", 1, "", rows, body).as_bytes());
+        if expected == "415" {
+            let refused = bench.response(415);
+            let accept = refused.only(Name::ACCEPT).unwrap();
+            assert!(accept.contains("multipart/mixed"), "{accept}");
+        } else {
+            assert_eq!(
+                bench.event(),
+                alloc::format!("incoming sip:bob@example.com {expected}")
+            );
+        }
+    };
+    let image = "Content-Type: image/gif\r\n";
+    check(image, "x", "415");
+    let optional = alloc::format!("{image}Content-Disposition: icon ; Handling=Optional\r\n");
+    check(&optional, "x", "-");
+    // No type at all, but nothing else begins like this.
+    check("X-Content-Type: none\r\n", "v=0\r\n", "v=0\\r\\n");
+}
