@@ -179,6 +179,7 @@ pub struct Limits {
     /// Bytes per second, of each worker.
     pub user_bandwidth: u64,
     pub unverified_per_second: u16,
+    pub proven_per_second: u16,
     pub default_lifetime: u64,
     pub max_lifetime: u64,
 }
@@ -198,6 +199,7 @@ impl Default for Limits {
             unbound_connections: limits.unbound_connections,
             user_bandwidth: limits.user_bandwidth,
             unverified_per_second: 10,
+            proven_per_second: 1000,
             default_lifetime: 600,
             max_lifetime: 3600,
         }

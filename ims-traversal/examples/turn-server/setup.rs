@@ -127,6 +127,7 @@ fn server_config(config: &Config, listen: &[Listen]) -> Result<ServerConfig> {
     let limits = &config.limits;
     server.unverified = RateLimit {
         per_second: limits.unverified_per_second,
+        proven_per_second: limits.proven_per_second,
     };
     server.default_lifetime = Duration::from_secs(limits.default_lifetime);
     server.max_lifetime = Duration::from_secs(limits.max_lifetime);

@@ -186,7 +186,11 @@ impl BindingServer {
         };
         // Other transports have shown that the address is the client's.
         let spoofable = at.transport == Transport::Udp && !answer.verified;
-        if spoofable && !self.limiter.allows(now, at.remote.ip()) {
+        if answer.verified && matches!(self.auth, Auth::LongTerm(_)) {
+            // It has got a nonce there.
+            self.limiter.proven(now, at.remote.ip());
+        }
+        if spoofable && !self.limiter.allows(now, at.remote.ip(), answer.len) {
             self.stats.limited = self.stats.limited.saturating_add(1);
             return None;
         }

@@ -114,7 +114,7 @@ impl NatServer {
         }
         let transmit = self.answer(at, other, &message, buf).ok()?;
         let udp = at.transport == Transport::Udp;
-        if udp && !self.limiter.allows(now, at.remote.ip()) {
+        if udp && !self.limiter.allows(now, at.remote.ip(), transmit.len) {
             return None;
         }
         Some(transmit)

@@ -29,7 +29,7 @@ fn server_with(change: impl FnOnce(&mut NatServerConfig)) -> NatServer {
     let mut config = NatServerConfig {
         addresses: addresses(),
         response_port: true,
-        limit: RateLimit { per_second: 0 },
+        limit: RateLimit::NONE,
     };
     change(&mut config);
     NatServer::new(config, [9; 32])
@@ -562,7 +562,7 @@ fn what_a_server_does_not_do() {
 
     let mut server = server_with(|config| {
         config.response_port = false;
-        config.limit = RateLimit { per_second: 10 };
+        config.limit = RateLimit::new(10);
     });
     let mut at = FiveTuple::udp(main(), addr("203.0.113.5:40000"));
     let port = ResponsePort(9);

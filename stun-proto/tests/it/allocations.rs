@@ -95,7 +95,7 @@ fn a_server_takes_nothing_for_its_clients() {
             let now = Instant::ZERO + Duration::from_millis(client.into());
             let ip = core::net::Ipv4Addr::from(client);
             let at = FiveTuple::udp(local, (ip, 5000).into());
-            limiter.allows(now, ip.into());
+            limiter.allows(now, ip.into(), 100);
             for data in [&vectors[3].bytes[..], &classic, b"garbage"] {
                 server.respond(now, at, data, &mut buf);
             }

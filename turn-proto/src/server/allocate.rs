@@ -296,6 +296,7 @@ impl<U: Users> Core<U> {
         } else {
             self.ask_for_relays(id, &mut allocation, wanted)?;
         }
+        self.unverified.proven(now, proven.client.remote.ip());
         self.allocations.insert(id, allocation);
         self.by_path.insert(proven.path.into(), id);
         let bandwidth = self.config.limits.user_bandwidth;

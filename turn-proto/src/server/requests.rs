@@ -320,7 +320,8 @@ impl<U: Users> Core<U> {
             let config = &self.config;
             let fair = answer.len() <= asked.saturating_mul(config.largest_gain)
                 && asked >= config.shortest_unverified;
-            if !fair || !self.unverified.allows(now, seen.client.remote.ip()) {
+            let from = seen.client.remote.ip();
+            if !fair || !self.unverified.allows(now, from, answer.len()) {
                 return count(&mut self.stats.rate_limited);
             }
         }

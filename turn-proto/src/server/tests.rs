@@ -807,6 +807,29 @@ fn unverified_requests_are_answered_ten_times_a_second() {
     assert!(rig.send(client(1), &request).is_some());
 }
 
+// spec: SEC-T-04
+#[test]
+fn two_thousand_clients_behind_one_address_are_challenged_once_one_of_them_has_logged_in() {
+    let mut rig = Rig::new();
+    rig.learn_nonce(client(1));
+    let mut waiting: Vec<u16> = (2..=2001).collect();
+    // As clients do: they ask again after 0.5, 1.5, 3.5 s.
+    for wait in [0, 500, 1000, 2000] {
+        rig.now += Duration::from_millis(wait);
+        let request = rig.bare(wire::ALLOCATE);
+        waiting.retain(|port| rig.send(client(*port), &request).is_none());
+        if wait == 0 {
+            assert_eq!(waiting.len(), 1991);
+            // Whoever has a nonce logs in at once.
+            let answer = rig.ask(client(1), wire::ALLOCATE, |w| {
+                w.attribute(&RequestedTransport::UDP)
+            });
+            assert_eq!(code_of(&answer), 0);
+        }
+    }
+    assert_eq!(waiting, []);
+}
+
 // spec: STUN-6.3.1.1-4, STUN-5-7
 #[test]
 fn binding_is_answered_without_proof() {

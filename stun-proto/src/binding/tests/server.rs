@@ -11,7 +11,7 @@ use crate::{Received, Rng};
 
 fn new(change: impl FnOnce(&mut BindingServerConfig)) -> BindingServer {
     let mut config = BindingServerConfig {
-        unverified: RateLimit { per_second: 0 },
+        unverified: RateLimit::NONE,
         ..BindingServerConfig::default()
     };
     change(&mut config);

@@ -46,7 +46,7 @@ impl Rig {
         let config = NatServerConfig {
             addresses: NatAddresses::new(ips, [3478, 3479]).unwrap(),
             response_port: true,
-            limit: RateLimit { per_second: 0 },
+            limit: RateLimit::NONE,
         };
         let now = Instant::ZERO;
         Self {
