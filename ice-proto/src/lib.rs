@@ -137,7 +137,7 @@ mod session;
 pub use agent::{
     Action, Agent, AgentConfig, AgentState, Base, CandidateError, Credentials, Event, Failure,
     LocalCandidate, MAX_TRANSMIT, NominateError, Nomination, Pacer, PlainError, PlainKeepAlive,
-    Remote, RemoteError, RestartError, Role, RouteLoss, Stats,
+    Remote, RemoteError, RestartError, Role, RollbackError, RouteLoss, Stats,
 };
 // Candidates.
 pub use candidate::{

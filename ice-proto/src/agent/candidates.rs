@@ -241,10 +241,9 @@ impl Agent {
             .collect();
         self.remove_pairs(|pair| gone.contains(&pair.local));
         let lost: Vec<ComponentId> = self
-            .selected
-            .iter()
-            .filter(|(_, selected)| selected.base == base)
-            .map(|(component, _)| *component)
+            .streams()
+            .flat_map(|stream| self.components(stream))
+            .filter(|component| self.active(*component).is_some_and(|a| a.base == base))
             .collect();
         for component in lost {
             self.lose_route(component, RouteLoss::CandidateGone);
@@ -255,6 +254,9 @@ impl Agent {
         self.sources.retain(|route, _| base_of(*route) != base);
         self.checks.retain(|_, check| base_of(check.route) != base);
         self.outbox.retain(|(route, _)| base_of(*route) != base);
+        if let Some(old) = &mut self.old {
+            old.remove_base(base);
+        }
         if let Base::Relay(relay) = base {
             self.permissions.retain(|(owner, _), _| *owner != relay);
         }
@@ -487,6 +489,9 @@ impl Agent {
             self.timers.disarm(Timer::Consent(component));
             self.timers.disarm(Timer::ConsentExpiry(component));
             self.sources.retain(|_, owner| *owner != component);
+            if let Some(old) = &mut self.old {
+                old.remove_component(component);
+            }
         }
         self.complete_stream(now, stream);
         self.changed(now);

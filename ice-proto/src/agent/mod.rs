@@ -38,7 +38,7 @@ use self::pairs::{Pair, PairId};
 pub use self::plain::{PlainError, PlainKeepAlive};
 use self::requests::EarlyCheck;
 use self::restart::Old;
-pub use self::restart::RestartError;
+pub use self::restart::{RestartError, RollbackError};
 use self::schedule::{Checklist, Pace};
 use crate::{ComponentId, RelayId, Route};
 
@@ -141,8 +141,9 @@ pub struct Agent {
     clock: Clock,
     rng: Rng,
     state: AgentState,
-    /// Counts restarts.
     generation: u32,
+    /// Counts restarts, those taken back included.
+    generations: u32,
     here: Here,
     there: Option<There>,
     old: Option<Old>,
@@ -188,6 +189,7 @@ impl Agent {
             clock: Clock::new(now),
             state: AgentState::Running,
             generation: 0,
+            generations: 0,
             here: Here::generate(&mut rng),
             there: None,
             old: None,
@@ -229,8 +231,9 @@ impl Agent {
         self.role
     }
 
-    /// How often the session has started over: the generation that
-    /// [`local_credentials`](Self::local_credentials) belong to, and events that carry it.
+    /// The number of the generation that [`local_credentials`](Self::local_credentials) belong to,
+    /// and that events carry: 0, and after each restart the next one. A
+    /// [rollback](Self::rollback) goes back to the one before.
     pub const fn generation(&self) -> u32 {
         self.generation
     }
@@ -248,7 +251,9 @@ impl Agent {
     /// The other side's description has come: checks may begin.
     ///
     /// A full agent always controls a lite one, and a lite agent never a full one, whoever made
-    /// the offer (RFC 8445 section 6.1.1). The same description again changes nothing.
+    /// the offer (RFC 8445 section 6.1.1). The same credentials again change nothing but `ice2` and
+    /// `pacing`. After a [restart](Self::restart) the credentials of before mean that the other side
+    /// does not restart: then neither does this one ([`rollback`](Self::rollback)).
     ///
     /// # Errors
     /// [`RemoteError`].
@@ -261,11 +266,17 @@ impl Agent {
         if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&pwd.expose().len()) {
             return Err(RemoteError::Credentials);
         }
-        if let Some(there) = &self.there {
-            if there.remote == remote {
-                return Ok(());
+        if self.declines_restart(&remote.credentials) && self.rollback(now).is_err() {
+            return Err(RemoteError::Credentials);
+        }
+        if let Some(there) = &mut self.there {
+            if there.remote.credentials != remote.credentials {
+                return Err(RemoteError::RestartFirst);
             }
-            return Err(RemoteError::RestartFirst);
+            // Gateways rewrite the rest; full and lite change by a restart only.
+            there.remote.ice2 = remote.ice2;
+            there.remote.pacing = remote.pacing;
+            return Ok(());
         }
         if self.old_remote_is(&remote.credentials) {
             return Err(RemoteError::Credentials);
@@ -280,6 +291,7 @@ impl Agent {
         self.leave_plain();
         let key = Key::short_term(remote.credentials.pwd.expose());
         self.there = Some(There { remote, key });
+        self.agreed(now);
         self.reprioritize();
         self.timers.arm(Timer::Patience, now, self.config.patience);
         for check in core::mem::take(&mut self.early) {

@@ -106,6 +106,7 @@ impl Agent {
         if self.state == AgentState::Failed {
             self.state = AgentState::Running;
         }
+        self.agreed(now);
         for (component, local, peer) in ways {
             self.go_plainly(now, component, local, peer);
         }

@@ -33,6 +33,16 @@ pub(super) struct Checklist {
     pub(super) released: bool,
 }
 
+impl Checklist {
+    /// The same after a restart.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            removed: self.removed,
+            ..Self::default()
+        }
+    }
+}
+
 /// The clock of the checks. While checks are under way it keeps to the grid of Ta, so that both
 /// agents' checks stay in step; otherwise the next check starts at once.
 #[derive(Debug, Default)]

@@ -7,6 +7,8 @@ use stun_proto::wire::{
 
 use super::*;
 
+mod restart;
+
 const US: &str = "192.0.2.1:1000";
 const THEM: &str = "198.51.100.2:2000";
 const PWD: &str = "the other side's password";
@@ -928,8 +930,10 @@ fn a_restart_keeps_data_flowing_until_the_new_pair_is_there() {
     assert!(parse(&consent).verify(&Key::short_term(PWD)).is_ok());
     script.answer(&consent, THEM, US);
 
+    let mut half = remote();
+    half.credentials.pwd = "only the password is another".into();
     assert_eq!(
-        script.agent.set_remote(script.now, remote()),
+        script.agent.set_remote(script.now, half),
         Err(RemoteError::Credentials),
         "the other side must restart as well"
     );
