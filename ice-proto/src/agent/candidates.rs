@@ -26,6 +26,9 @@ pub(super) struct KnownLocal {
     pub(super) priority: u32,
     /// The other side has been told, or need not be.
     pub(super) conveyed: bool,
+    /// From before a restart, and not known to be there still: not shown and not paired until it is
+    /// added again.
+    pub(super) withheld: bool,
 }
 
 impl KnownLocal {
@@ -94,7 +97,7 @@ impl Agent {
     pub fn local_candidates(&self) -> impl Iterator<Item = (u16, Candidate)> {
         self.locals
             .values()
-            .filter(|known| known.candidate.kind != CandidateKind::PeerReflexive)
+            .filter(|known| known.candidate.kind != CandidateKind::PeerReflexive && !known.withheld)
             .map(|known| (known.candidate.component.stream, known.shown()))
     }
 
@@ -124,8 +127,14 @@ impl Agent {
                 && known.candidate.base == candidate.base
                 && known.candidate.kind != CandidateKind::PeerReflexive
         };
-        if self.locals.values().any(same) {
-            return Err(CandidateError::Redundant);
+        if let Some((id, known)) = self.locals.iter_mut().find(|(_, known)| same(known)) {
+            if !core::mem::take(&mut known.withheld) {
+                return Err(CandidateError::Redundant);
+            }
+            let (id, shown) = (*id, known.shown());
+            self.pair_local(id);
+            self.changed(now);
+            return Ok(shown);
         }
         if self.locals.len() >= MAX_LOCAL {
             return Err(CandidateError::Limit);
@@ -170,6 +179,7 @@ impl Agent {
             foundation,
             priority,
             conveyed,
+            withheld: false,
         };
         self.locals.insert(id, known);
         id
@@ -261,6 +271,20 @@ impl Agent {
             self.permissions.retain(|(owner, _), _| *owner != relay);
         }
         self.changed(now);
+    }
+
+    /// After a restart: a relay has to be proven and added once more before it is a candidate again.
+    pub(crate) fn withhold_relay(&mut self, relay: RelayId) {
+        for known in self.locals.values_mut() {
+            known.withheld |= known.candidate.base == Base::Relay(relay);
+        }
+    }
+
+    /// Whether data of some component go, or went before a restart, over a relay.
+    pub(crate) fn uses_relay(&self, relay: RelayId) -> bool {
+        let base = Base::Relay(relay);
+        let old = self.old.as_ref();
+        self.selected.values().any(|s| s.base == base) || old.is_some_and(|old| old.uses(base))
     }
 
     /// A relay is gone: see [`remove_base`](Self::remove_base).

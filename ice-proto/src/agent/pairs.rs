@@ -157,7 +157,13 @@ impl Agent {
             && component.component == r.candidate.component
             && ours.is_ipv4() == theirs.is_ipv4()
             && is_link_local(ours) == is_link_local(theirs);
-        if self.config.lite || !l.conveyed || !sends || !fits || self.is_concluded(component) {
+        if self.config.lite
+            || !l.conveyed
+            || l.withheld
+            || !sends
+            || !fits
+            || self.is_concluded(component)
+        {
             return None;
         }
         let route = Self::route_from(l.candidate.base, r.candidate.addr);

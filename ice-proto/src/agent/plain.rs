@@ -225,7 +225,7 @@ impl Agent {
         };
         self.locals
             .iter()
-            .filter(|(_, known)| known.candidate.component == component)
+            .filter(|(_, known)| known.candidate.component == component && !known.withheld)
             .filter(|(_, known)| fits(known.candidate.addr))
             .filter_map(|(id, known)| {
                 let rank = rank(known.candidate.kind)?;

@@ -3,7 +3,7 @@
 use stun_proto::{Instant, Path, Transmit};
 use turn_proto::DataHeader;
 
-use super::relays::Relay;
+use super::relay::Relay;
 use super::{SendError, Session};
 use crate::{ComponentId, Route};
 

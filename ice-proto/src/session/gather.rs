@@ -130,7 +130,7 @@ impl Session {
                 Job::Binding { host, server } => self.ask_binding(now, host, server, false),
                 Job::Allocate { host, server } => self.open_datagram_relay(now, host, server),
                 Job::Open { component, server } => {
-                    self.open_stream_relay(component, server);
+                    self.open_stream_relay(now, component, server);
                     false
                 }
             };

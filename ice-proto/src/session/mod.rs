@@ -5,6 +5,8 @@ mod config;
 mod data;
 mod description;
 mod gather;
+mod proof;
+mod relay;
 mod relays;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,7 +26,7 @@ pub use self::config::{
 };
 pub use self::description::{RemoteDescription, RemoteStream};
 use self::gather::{Binding, Job};
-use self::relays::Relay;
+use self::relay::Relay;
 use crate::{
     Agent, Base, Candidate, CandidateError, CandidateKind, ComponentId, LocalCandidate, RelayId,
     Remote, RemoteError, Route, agent, is_usable_host,
@@ -271,7 +273,11 @@ impl Session {
     /// [`RemoteError`].
     pub fn set_remote(&mut self, now: Instant, remote: Remote) -> Result<(), RemoteError> {
         let now = self.clock.advance(now);
+        let before = self.agent.generation();
         self.agent.set_remote(now, remote)?;
+        if self.agent.generation() != before {
+            self.rolled_back(now);
+        }
         self.pump();
         Ok(())
     }

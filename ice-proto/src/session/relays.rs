@@ -8,6 +8,7 @@ use stun_proto::{FiveTuple, Instant, Path, RetransmitConfig, StreamId, Transport
 use turn_proto::client::{self, AllocateOptions, Cause, Client, ClientConfig};
 
 use super::gather::Job;
+use super::relay::{Phase, Relay};
 use super::{
     Gathering, Policy, ServerFailure, Session, SessionAction, SessionEvent, Step, StreamFailure,
 };
@@ -19,60 +20,6 @@ const MAX_FRESH: u8 = 2;
 /// Answers to Allocate after which the server may still be good for a reflexive address.
 const QUOTA_REACHED: u16 = turn_proto::wire::code::QUOTA_REACHED;
 const INSUFFICIENT_CAPACITY: u16 = turn_proto::wire::code::INSUFFICIENT_CAPACITY;
-
-/// How far a relay has come.
-#[derive(Debug)]
-enum Phase {
-    /// The host opens the stream.
-    Stream,
-    /// The host binds a fresh socket.
-    Socket,
-    /// The client asks for an allocation.
-    Allocating(Box<Client>),
-    /// There is an allocation.
-    Active(Box<Client>),
-    /// The allocation is being given back.
-    Closing(Box<Client>),
-}
-
-/// One relay, or the attempt at one.
-#[derive(Debug)]
-pub(super) struct Relay {
-    server: usize,
-    component: ComponentId,
-    /// The host address it is reached from; none over streams.
-    host: Option<usize>,
-    stream: Option<StreamId>,
-    fresh: u8,
-    phase: Phase,
-}
-
-impl Relay {
-    pub(super) const fn is_gathering(&self) -> bool {
-        match self.phase {
-            Phase::Stream | Phase::Socket | Phase::Allocating(_) => true,
-            Phase::Active(_) | Phase::Closing(_) => false,
-        }
-    }
-
-    pub(super) fn client(&mut self) -> Option<&mut Client> {
-        match &mut self.phase {
-            Phase::Allocating(client) | Phase::Active(client) | Phase::Closing(client) => {
-                Some(client)
-            }
-            Phase::Stream | Phase::Socket => None,
-        }
-    }
-
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Allocating(client) | Phase::Active(client) | Phase::Closing(client) => {
-                client.poll_timeout()
-            }
-            Phase::Stream | Phase::Socket => None,
-        }
-    }
-}
 
 impl Session {
     fn new_client(&mut self, now: Instant, server: usize, path: Path) -> Option<Box<Client>> {
@@ -120,16 +67,28 @@ impl Session {
             host: Some(host),
             stream: None,
             fresh: 0,
+            since: now,
+            granted: None,
             phase: Phase::Allocating(client),
         };
         self.relays.insert(id, relay);
         true
     }
 
-    /// Has the host open a stream to a server, unless there is a relay over one already.
-    pub(super) fn open_stream_relay(&mut self, component: ComponentId, server: usize) {
+    /// Has the host open a stream to a server, unless there is a relay over one already, or soon
+    /// will be. One from before a restart that may be dead does not count.
+    pub(super) fn open_stream_relay(
+        &mut self,
+        now: Instant,
+        component: ComponentId,
+        server: usize,
+    ) {
+        let counts = |relay: &Relay| relay.is_begun() || matches!(relay.phase, Phase::Active(_));
         let known = self.relays.values().any(|relay| {
-            relay.server == server && relay.component == component && relay.host.is_none()
+            relay.server == server
+                && relay.component == component
+                && relay.host.is_none()
+                && counts(relay)
         });
         if known {
             return;
@@ -145,6 +104,8 @@ impl Session {
             host: None,
             stream: Some(stream),
             fresh: 0,
+            since: now,
+            granted: None,
             phase: Phase::Stream,
         };
         self.relays.insert(id, relay);
@@ -217,7 +178,12 @@ impl Session {
         let now = self.clock.advance(now);
         let waiting = self.relays.get(&id).and_then(|relay| match relay.phase {
             Phase::Socket => Some((relay.server, relay.component)),
-            Phase::Stream | Phase::Allocating(_) | Phase::Active(_) | Phase::Closing(_) => None,
+            Phase::Stream
+            | Phase::Allocating(_)
+            | Phase::Active(_)
+            | Phase::Doubted(_)
+            | Phase::Kept(_)
+            | Phase::Closing(_) => None,
         });
         let Some((server, component)) = waiting else {
             self.actions.push_back(SessionAction::CloseSocket { local });
@@ -331,9 +297,12 @@ impl Session {
             } => self.allocate_failed(id, cause, fresh_address),
             client::Event::AllocationLost { cause } => {
                 self.server_failed(id, Step::Refresh, ServerFailure::Turn(cause));
+                self.ask_again(id);
                 self.remove_relay(id);
                 self.agent.relay_lost(now, id);
             }
+            client::Event::Refreshed { .. } => self.relay_proven(id),
+            client::Event::RefreshFailed { .. } => self.relay_doubtful(id),
             client::Event::Closed => {
                 self.remove_relay(id);
                 self.agent.relay_lost(now, id);
@@ -368,19 +337,34 @@ impl Session {
         let Some(relay) = self.relays.get_mut(&id) else {
             return;
         };
-        let phase = core::mem::replace(&mut relay.phase, Phase::Stream);
-        relay.phase = match phase {
-            Phase::Allocating(client) => Phase::Active(client),
-            other @ (Phase::Stream | Phase::Socket | Phase::Active(_) | Phase::Closing(_)) => other,
+        if matches!(relay.phase, Phase::Allocating(_)) {
+            relay.turn(Phase::Active);
+        }
+        relay.granted = Some((relayed, mapped));
+        let (server, host) = (relay.server, relay.host);
+        let addr = self.config.turn_servers.get(server).map(|turn| turn.addr);
+        if let (Some(host), Some(mapped), Some(addr)) = (host, mapped, addr) {
+            self.reflexive(host, addr, mapped);
+        }
+        self.show_relay(id, relayed, mapped);
+        self.settle_for(id);
+    }
+
+    /// Makes a candidate of a relay.
+    pub(super) fn show_relay(
+        &mut self,
+        id: RelayId,
+        relayed: SocketAddr,
+        mapped: Option<SocketAddr>,
+    ) {
+        let Some(relay) = self.relays.get(&id) else {
+            return;
         };
         let (server, component, host) = (relay.server, relay.component, relay.host);
         let Some(turn) = self.config.turn_servers.get(server) else {
             return;
         };
         let (addr, transport) = (turn.addr, turn.transport);
-        if let (Some(host), Some(mapped)) = (host, mapped) {
-            self.reflexive(host, addr, mapped);
-        }
         if self.hosts.iter().any(|host| host.addr == relayed) {
             return;
         }
@@ -514,7 +498,12 @@ impl Session {
             };
             let phase = core::mem::replace(&mut relay.phase, Phase::Stream);
             match phase {
-                Phase::Allocating(mut client) | Phase::Active(mut client) => {
+                // What may come of it goes with the stream, and an answer might never come.
+                Phase::Allocating(_) if relay.host.is_none() => self.remove_relay(id),
+                Phase::Allocating(mut client)
+                | Phase::Active(mut client)
+                | Phase::Doubted(mut client)
+                | Phase::Kept(mut client) => {
                     client.close(now);
                     relay.phase = Phase::Closing(client);
                 }
@@ -559,18 +548,28 @@ impl Session {
     /// Gathering has taken too long: relays that are not there yet will never be.
     pub(super) fn give_up_relays(&mut self) {
         let now = self.clock.now();
+        for relay in self.relays.values_mut() {
+            if matches!(relay.phase, Phase::Doubted(_)) {
+                relay.turn(Phase::Kept);
+            }
+        }
         let late: smallvec::SmallVec<[RelayId; 8]> = self
             .relays
             .iter()
-            .filter(|(_, relay)| relay.is_gathering())
+            .filter(|(_, relay)| relay.is_begun())
             .map(|(id, _)| *id)
             .collect();
         for id in &late {
             let step = match self.relays.get(id).map(|relay| &relay.phase) {
                 Some(Phase::Stream | Phase::Socket) => Step::Open,
-                Some(Phase::Allocating(_) | Phase::Active(_) | Phase::Closing(_)) | None => {
-                    Step::Allocate
-                }
+                Some(
+                    Phase::Allocating(_)
+                    | Phase::Active(_)
+                    | Phase::Doubted(_)
+                    | Phase::Kept(_)
+                    | Phase::Closing(_),
+                )
+                | None => Step::Allocate,
             };
             self.server_failed(*id, step, ServerFailure::Timeout);
         }

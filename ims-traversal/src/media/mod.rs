@@ -77,8 +77,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ice_proto::{
     Agent, Candidate, CandidateError, ComponentId, FiveTuple, Instant, PlainError, Received,
-    RelayId, RemoteDescription, RemoteError, SESSION_MAX_TRANSMIT, Session, SessionError, StreamId,
-    Transmit,
+    RelayId, RemoteDescription, RemoteError, RollbackError, SESSION_MAX_TRANSMIT, Session,
+    SessionError, StreamId, Transmit,
 };
 use stun_proto::time::Clock;
 use stun_proto::{Path, Rng};
@@ -258,6 +258,18 @@ impl Media {
     pub fn restart(&mut self, now: Instant) -> Result<(), SessionError> {
         let now = self.clock.advance(now);
         self.session.restart(now)?;
+        self.pump();
+        Ok(())
+    }
+
+    /// Takes a restart back that the other side has refused or not answered:
+    /// [`Session::rollback`].
+    ///
+    /// # Errors
+    /// [`RollbackError`]: there is none to take back.
+    pub fn rollback(&mut self, now: Instant) -> Result<(), RollbackError> {
+        let now = self.clock.advance(now);
+        self.session.rollback(now)?;
         self.pump();
         Ok(())
     }

@@ -80,6 +80,8 @@ pub(super) struct Net {
     /// Streams are read in pieces of so many bytes.
     pub(super) cut: usize,
     pub(super) streams_fail: Option<StreamFailure>,
+    /// Datagrams to and from these servers, and what goes over these streams, is lost.
+    pub(super) lost: Vec<Path>,
     wire: Vec<(Instant, Packet, Vec<u8>)>,
     next_port: u16,
 }
@@ -95,6 +97,7 @@ impl Net {
             closed: Vec::new(),
             cut: 4096,
             streams_fail: None,
+            lost: Vec::new(),
             wire: Vec::new(),
             next_port: 2000,
         }
@@ -167,6 +170,9 @@ impl Net {
             }
             Path::Stream(id) => Packet::ToServer(Client::Stream(node, id)),
         };
+        if self.lost.contains(&to) {
+            return;
+        }
         self.sent.push(Sent {
             at: self.now,
             to,
@@ -316,6 +322,11 @@ impl Server {
         self.unpermitted == 0
     }
 
+    /// It has been started anew.
+    pub(super) fn forget(&mut self) {
+        self.allocations.clear();
+    }
+
     fn back(client: Client) -> Packet {
         match client {
             Client::Udp(to) => Packet::Datagram {
@@ -377,7 +388,7 @@ impl Server {
                 .attribute(&Realm::new("example.com").unwrap())
                 .attribute(&Nonce::new("a nonce").unwrap())
                 .finish()
-        } else if let Some(code) = self.refusal(&message) {
+        } else if let Some(code) = self.refusal(client, &message) {
             Writer::new(&mut buf, error, id)
                 .attribute(&ErrorCode::new(code))
                 .message_integrity(&key)
@@ -400,7 +411,10 @@ impl Server {
         out.push((Self::back(client), buf[..len.unwrap()].to_vec()));
     }
 
-    fn refusal(&mut self, message: &Message<'_>) -> Option<u16> {
+    fn refusal(&mut self, client: Client, message: &Message<'_>) -> Option<u16> {
+        if message.method() != wire::ALLOCATE && !self.allocations.contains_key(&client) {
+            return Some(437);
+        }
         match self.mood {
             Mood::Refuse(code) if message.method() == wire::ALLOCATE => Some(code),
             Mood::Mismatch(left) if left > 0 && message.method() == wire::ALLOCATE => {
@@ -445,7 +459,10 @@ impl Server {
     }
 
     fn channel_data(&mut self, client: Client, channel: u16, data: &[u8], out: &mut Out) {
-        let channels = &self.allocations[&client].channels;
+        let Some(allocation) = self.allocations.get(&client) else {
+            return;
+        };
+        let channels = &allocation.channels;
         let peer = channels.iter().find(|(number, _)| *number == channel);
         let peer = peer.unwrap().1;
         self.relay_data(client, peer, data, out);
