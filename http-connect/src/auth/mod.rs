@@ -22,7 +22,7 @@ pub use digest_server::{
     ClaimedUser, DigestClaim, DigestConfigError, DigestProof, DigestRefusal, DigestRequest,
     DigestServer, DigestServerConfig,
 };
-pub use server::{ServerAuth, ServerVerdict};
+pub use server::{ServerAuth, ServerVerdict, basic_challenge};
 pub use session::{DigestError, DigestSent, DigestSession, InfoVerdict};
 
 #[cfg(test)]

@@ -165,11 +165,17 @@ impl ServerAuth {
     fn challenge(&mut self, now: Instant, binding: &[u8], stale: bool) -> ServerVerdict {
         let mut rows = self.digest.challenges(now, binding, stale);
         if self.basic {
-            let mut row = String::from("Basic realm=");
-            push_quoted(&mut row, self.digest.realm());
-            row.push_str(",charset=\"UTF-8\"");
-            rows.push(row);
+            rows.push(basic_challenge(self.digest.realm()));
         }
         ServerVerdict::Challenge(rows)
     }
+}
+
+/// The value of the challenge field that asks for Basic in a realm (RFC 7617), whatever characters
+/// the realm has; control characters are left out.
+pub fn basic_challenge(realm: &str) -> String {
+    let mut row = String::from("Basic realm=");
+    push_quoted(&mut row, realm);
+    row.push_str(",charset=\"UTF-8\"");
+    row
 }

@@ -30,8 +30,8 @@ pub struct ConnectConfig {
     pub alpn: Vec<Vec<u8>>,
     /// Limits on a response's head.
     pub limits: HeadLimits,
-    /// What is forgiven in a response: nothing. [`Leniency::LENIENT`] takes what RFC 9112 lets a
-    /// client take, folded fields among it.
+    /// What is forgiven in a response: folded fields, as RFC 9112 section 5.2 wants.
+    /// [`Leniency::LENIENT`] takes all that other clients take.
     pub leniency: Leniency,
     /// Treats 401 like 407, for proxies that do not know the difference. Off.
     pub unauthorized_is_407: bool,
@@ -60,8 +60,11 @@ impl Default for ConnectConfig {
             proxy_connection: false,
             alpn: Vec::new(),
             limits: HeadLimits::default(),
-            // deviates: HM-5.2-2 a folded field is refused unless the host asks for leniency
-            leniency: Leniency::STRICT,
+            // deviates: SEC-H-07 folding is harmless where nothing is forwarded
+            leniency: Leniency {
+                folding: true,
+                ..Leniency::STRICT
+            },
             unauthorized_is_407: false,
             max_body: 64 * 1024,
             kept_body: 4096,

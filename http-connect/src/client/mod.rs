@@ -306,18 +306,17 @@ impl ConnectClient {
             return self.reconnect();
         }
         if reader.is_empty() && matches!(input, [0x15 | 0x16, ..]) {
-            return self.fail(ConnectError::PeerSpeaksTls);
+            return self.no_response(ConnectError::PeerSpeaksTls);
         }
         match reader.take(input) {
             Ok(None) => self.check_beginning(),
             Ok(Some(head)) => self.response(&head),
             Err(error) => {
-                let http = reader.beginning().starts_with(b"HTTP/1.");
-                self.fail(if http {
-                    ConnectError::Head(error)
+                if reader.beginning().starts_with(b"HTTP/1.") {
+                    self.fail(ConnectError::Head(error));
                 } else {
-                    ConnectError::StatusLine
-                });
+                    self.no_response(ConnectError::StatusLine);
+                }
             }
         }
     }
@@ -328,8 +327,18 @@ impl ConnectClient {
             let expected = b"HTTP/1.";
             let so_far = reader.beginning();
             if so_far.iter().zip(expected).any(|(a, b)| a != b) {
-                self.fail(ConnectError::StatusLine);
+                self.no_response(ConnectError::StatusLine);
             }
+        }
+    }
+
+    /// What came is no response. Behind an earlier one it may be what that had too much, as it would
+    /// have been if it had come in one piece with it.
+    fn no_response(&mut self, error: ConnectError) {
+        if self.requests > 1 {
+            self.reconnect();
+        } else {
+            self.fail(error);
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_connect::auth::{
     Challenge, ClaimedUser, DigestRefusal, DigestRequest, DigestServer, DigestServerConfig,
-    HashAlgorithm, HexDigest, ha1, parse_basic,
+    HashAlgorithm, HexDigest, basic_challenge, ha1, parse_basic,
 };
 use http_connect::{
     AuthCheck, AuthVerdict, ConnectServer, ProxyAction, ProxyConfig, ProxyError, ProxyEvent,
@@ -64,7 +64,7 @@ impl Users {
             challenges.extend(digest.challenges(now(), binding.as_bytes(), stale));
         }
         if self.basic {
-            challenges.push(format!("Basic realm=\"{}\"", self.realm));
+            challenges.push(basic_challenge(&self.realm));
         }
         AuthVerdict::Challenge(challenges)
     }

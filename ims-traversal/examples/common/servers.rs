@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use http_connect::auth::{
     Allow, ClientAuth, Credentials as ProxyCredentials, Policy as AuthPolicy,
 };
-use http_connect::{ConnectConfig, Target};
+use http_connect::{ConnectConfig, Leniency, Target};
 use ims_traversal::tunnel::{ProxyHop, Tls, TunnelConfig};
 use ims_traversal::{Endpoint, HttpProxy};
 use stun_proto::Transport;
@@ -137,6 +137,7 @@ pub fn way_to(
         target,
         config: ConnectConfig {
             expect_tls: tls.is_some(),
+            leniency: Leniency::LENIENT,
             ..ConnectConfig::default()
         },
         auth: ClientAuth::new(proxy.credentials.clone(), policy),

@@ -84,7 +84,7 @@ pub struct Options {
     /// The password is the first line of this file.
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     pub password_file: Option<PathBuf>,
-    /// The realm the password is for; the domain of --aor when it is not given.
+    /// The realm the password is for, `*` for any; the domain of --aor when it is not given.
     #[arg(long)]
     pub realm: Option<String>,
     /// How many P-CSCFs are used at the same time: all that are given, at most 2.

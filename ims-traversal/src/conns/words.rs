@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use alloc::string::String;
 
 use http_connect::auth::{ClientAuth, Credentials, Policy};
-use http_connect::{ConnectConfig, FieldError, TargetError};
+use http_connect::{ConnectConfig, FieldError, Leniency, TargetError};
 
 use crate::tunnel::TunnelError;
 
@@ -130,7 +130,8 @@ impl fmt::Display for Endpoint {
 pub struct HttpProxy {
     /// Where it listens.
     pub endpoint: Endpoint,
-    /// Fields, limits and timeouts of the exchange with it.
+    /// Fields, limits and timeouts of the exchange with it. By default its answers are read as
+    /// leniently as other clients do ([`Leniency::LENIENT`]).
     pub connect: ConnectConfig,
     /// Credentials, and which schemes may be answered.
     pub auth: ClientAuth,
@@ -147,7 +148,10 @@ impl HttpProxy {
         };
         Self {
             endpoint,
-            connect: ConnectConfig::default(),
+            connect: ConnectConfig {
+                leniency: Leniency::LENIENT,
+                ..ConnectConfig::default()
+            },
             auth: ClientAuth::new(credentials, policy),
         }
     }
