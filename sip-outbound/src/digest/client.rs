@@ -39,7 +39,8 @@ pub struct Account {
     pub username: String,
     /// The password.
     pub password: Password,
-    /// The realms it is good for. Challenges of other realms are not answered.
+    /// The realms it is good for; `*` is every realm. Challenges of other realms are not answered,
+    /// and an account that names a realm comes before one for all.
     pub realms: Vec<String>,
 }
 
@@ -56,6 +57,23 @@ impl Account {
             realms: alloc::vec![realm.into()],
         }
     }
+
+    /// The realm to name before anybody has asked, if there is one.
+    pub(crate) fn home_realm(&self) -> Option<&str> {
+        self.realms.iter().map(String::as_str).find(|r| *r != EVERY)
+    }
+}
+
+/// Stands for every realm in an account.
+const EVERY: &str = "*";
+
+/// The account that is good for a realm.
+fn account_for(accounts: &[Account], realm: &str) -> Option<usize> {
+    let lists = |wanted: &str| {
+        let mut accounts = accounts.iter();
+        accounts.position(|account| account.realms.iter().any(|known| known == wanted))
+    };
+    lists(realm).or_else(|| lists(EVERY))
 }
 
 /// Which challenges may be answered.
@@ -315,7 +333,7 @@ impl DigestClient {
             .take(MAX_CHALLENGES)
             .filter_map(|(text, challenge)| {
                 let realm = String::from(challenge.parameter("realm")?);
-                let account = self.accounts.iter().position(|a| a.realms.contains(&realm));
+                let account = account_for(&self.accounts, &realm);
                 foreign |= account.is_none();
                 let account = account?;
                 let (strength, algorithm) = self.rate(&challenge, account, secure)?;
@@ -473,10 +491,8 @@ impl DigestClient {
         let Answer::Card(text) = core::mem::replace(&mut realm.answer, Answer::None) else {
             return unasked;
         };
-        let account = self
-            .accounts
-            .iter()
-            .find(|a| a.realms.contains(&realm.name));
+        let account = account_for(&self.accounts, &realm.name);
+        let account = account.and_then(|at| self.accounts.get(at));
         let (Ok(challenge), Some(account)) = (Challenge::parse(&text), account) else {
             return unasked;
         };

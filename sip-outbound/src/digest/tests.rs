@@ -316,6 +316,29 @@ fn nobody_gets_an_answer_in_a_foreign_realm_or_a_weaker_one_than_before() {
     );
 }
 
+#[test]
+fn an_account_for_every_realm_answers_what_no_other_is_for() {
+    for (realm, user) in [
+        ("other.example.com", "anywhere"),
+        ("ims.example.com", "home"),
+    ] {
+        let mut s = setup();
+        s.client = DigestClient::new(
+            alloc::vec![
+                Account::new("anywhere", "b", "*"),
+                Account::new("home", "b", "ims.example.com"),
+            ],
+            DigestPolicy::default(),
+        );
+        s.challenge(&challenge(&[&digest(realm, "n1", QOP)]));
+        let field = s.field();
+        let user = alloc::format!("username=\"{user}\"");
+        assert!(field.contains(&user), "{field}");
+        let realm = alloc::format!("realm=\"{realm}\"");
+        assert!(field.contains(&realm), "{field}");
+    }
+}
+
 // spec: DIG-3.7-1
 #[test]
 fn several_realms_are_answered_once_each() {

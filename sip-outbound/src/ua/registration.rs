@@ -233,7 +233,8 @@ impl UserAgent {
             && config.profile == Profile::Ims
             && let Some(account) = config.accounts.first()
         {
-            let realm = account.realms.first().map_or("", String::as_str);
+            let host = registrar.strip_prefix("sip:").unwrap_or(registrar);
+            let realm = account.home_realm().unwrap_or(host);
             let value = empty_authorization(&account.username, realm, registrar);
             builder = builder.header(Name::AUTHORIZATION, value);
         }
