@@ -139,10 +139,10 @@ pub use transaction::{
 };
 // The user agent.
 pub use ua::{
-    ConfigError, Dialog, DialogError, FlowAction, FlowFailure, FlowId, FlowTarget, InstanceId,
-    KeepAlive, MAX_TRANSMIT, NewRequest, NextHop, Profile, Recovery, Refusal, Registration,
-    RegistrationEnd, RequestError, RequestFailure, RequestId, SecAgree, UserAgent, UserAgentConfig,
-    UserAgentEvent, WithoutOutbound,
+    ConfigError, Dialog, DialogError, FlowAction, FlowFailure, FlowId, FlowTarget, IdleTime,
+    InstanceId, KeepAlive, MAX_TRANSMIT, NewRequest, NextHop, Profile, Recovery, Refusal,
+    Registration, RegistrationEnd, RequestError, RequestFailure, RequestId, SecAgree, UserAgent,
+    UserAgentConfig, UserAgentEvent, WithoutOutbound,
 };
 // The edge proxy.
 pub use edge::{

@@ -170,7 +170,9 @@ impl AgentNode {
             match &input {
                 UserAgentIn::Bytes(flow, data) => self.watch.gets(now, *flow, &data.0),
                 UserAgentIn::Datagram(flow, data) => self.watch.gets_datagram(now, *flow, &data.0),
-                UserAgentIn::Opened(flow, ..) => self.watch.opened(now, *flow),
+                UserAgentIn::Opened(flow, at, ..) => {
+                    self.watch.opened(now, *flow, at.transport.is_stream());
+                }
                 _ => {}
             }
             let outputs = machine.input(now, input);

@@ -136,6 +136,11 @@ impl Bench {
         let request = self.next_request();
         let answer = self.answer(&request, 200);
         self.access.handle_input(self.now, conn, &answer);
+        // The ping that proves the flow.
+        let mut buf = [0; 100];
+        let sent = self.access.poll_transmit(&mut buf).unwrap();
+        assert_eq!(&buf[..sent.len], b"\r\n\r\n");
+        self.access.handle_input(self.now, conn, b"\r\n");
     }
 
     /// Lets time pass until the next thing is due; the network takes what is sent.

@@ -59,7 +59,7 @@ impl UserAgent {
         let list = match read_list(response, shown) {
             Ok(list) => list,
             Err(error) => {
-                self.refuse_slot(index, Refusal::SecAgree(error));
+                self.refused(now, index, Refusal::SecAgree(error));
                 return true;
             }
         };
@@ -72,17 +72,17 @@ impl UserAgent {
             }
             return demanded;
         }
-        self.agree_on_tls(index, flow);
+        self.agree_on_tls(now, index, flow);
         true
     }
 
     /// Goes over to a flow with TLS, and shows the list there.
-    fn agree_on_tls(&mut self, index: usize, flow: FlowId) {
+    fn agree_on_tls(&mut self, now: Instant, index: usize, flow: FlowId) {
         let proxy = self.flows.get(&flow).map(|flow| flow.target.uri.clone());
         let secure = proxy.as_ref().and_then(secured);
         let Some(uri) = secure else {
             let error = SecAgreeError::NothingCommon;
-            self.refuse_slot(index, Refusal::SecAgree(error));
+            self.refused(now, index, Refusal::SecAgree(error));
             return;
         };
         self.leave_flow(index, flow);

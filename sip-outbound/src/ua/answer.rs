@@ -11,7 +11,7 @@ use stun_proto::Rng;
 use super::backoff::{between, delay, fraction};
 use super::draft::ContactKind;
 use super::flow::Link;
-use super::slot::State;
+use super::slot::{Keep, Proof, State};
 use super::{
     FlowFailure, FlowId, Profile, Refusal, Registration, Timer, UserAgent, UserAgentEvent,
     WithoutOutbound,
@@ -20,7 +20,8 @@ use crate::Instant;
 use crate::digest::{AkaAnswer, AuthFailure, ChallengeStep};
 use crate::time::elapsed;
 use crate::wire::{
-    Keep, Message, Name, NameAddr, Response, StatusCode, UriBuf, Via, parse_retry_after, same_host,
+    Keep as ViaKeep, Message, Name, NameAddr, Response, SipUri, StatusCode, UriBuf, Via,
+    parse_retry_after, same_host,
 };
 
 /// No refresh is tried again sooner, however short the binding.
@@ -74,7 +75,7 @@ impl UserAgent {
                 .and_then(parse_retry_after);
             self.register_failed(now, index, flow, code, retry_after);
         } else {
-            self.refuse_slot(index, Refusal::Status(code));
+            self.refused(now, index, Refusal::Status(code));
         }
     }
 
@@ -144,7 +145,7 @@ impl UserAgent {
                 .push_back(UserAgentEvent::CardNeeded { reg_id, challenge }),
             ChallengeStep::Refuse(_) if slot.is_removing() => self.removed(index),
             ChallengeStep::Refuse(failure) => {
-                self.refuse_slot(index, Refusal::Authentication(failure));
+                self.refused(now, index, Refusal::Authentication(failure));
             }
         }
     }
@@ -182,13 +183,13 @@ impl UserAgent {
                 slot.asked = least;
                 self.register(now, index);
             }
-            None => self.refuse_slot(index, Refusal::MinExpires),
+            None => self.refused(now, index, Refusal::MinExpires),
         }
     }
 
     /// The wait for another refresh: one that would outlast the binding is cut to half of what is
     /// left of it, as long as that is worth it and not less than the registrar asked for.
-    fn before_expiry(
+    pub(super) fn before_expiry(
         &self,
         now: Instant,
         index: usize,
@@ -259,9 +260,10 @@ impl UserAgent {
 
     fn register_accepted(&mut self, now: Instant, index: usize, flow: FlowId, response: &Response) {
         let Some(own) = self.own_binding(index, flow, response) else {
-            self.refuse_slot(index, Refusal::NotBound);
+            self.refused(now, index, Refusal::NotBound);
             return;
         };
+        self.idle.convicted(now);
         let outbound = response.has_tag(Name::REQUIRE, "outbound");
         let path: Vec<String> = response.list(Name::PATH).map(String::from).collect();
         let Some(slot) = self.slots.get_mut(index) else {
@@ -283,8 +285,13 @@ impl UserAgent {
                 .push_back(UserAgentEvent::NotOutbound { reg_id });
         }
         slot.state = State::Registered(flow);
+        slot.accepted = true;
+        let fresh = slot.proof == Proof::None;
+        if fresh {
+            slot.proof = Proof::Bound(now);
+        }
         let sec_agree = slot.agreed.is_some();
-        let bound = self.start_keep_alive(now, index, flow, outbound, response);
+        let bound = self.start_keep_alive(now, index, flow, (fresh, outbound), response);
         self.service_route = response
             .routes(Name::SERVICE_ROUTE, &self.config.parse.limits)
             .filter_map(Result::ok)
@@ -312,9 +319,6 @@ impl UserAgent {
                 sec_agree,
             },
         });
-        if bound.is_none() {
-            self.slot_proven(index);
-        }
     }
 
     /// Starts, goes on with or stops keep-alives, as the answer says.
@@ -323,30 +327,41 @@ impl UserAgent {
         now: Instant,
         index: usize,
         flow: FlowId,
-        outbound: bool,
+        (fresh, outbound): (bool, bool),
         response: &Response,
     ) -> Option<Duration> {
         let datagram = matches!(self.open_ref(flow)?.link, Link::Datagram { .. });
         let limits = self.config.parse.limits;
         let keep = response
             .via(&limits)
-            .map_or(Keep::Absent, |via: Via<'_>| via.keep());
+            .map_or(ViaKeep::Absent, |via: Via<'_>| via.keep());
         let asked = match (response.seconds(Name::FLOW_TIMER), keep) {
             (Ok(seconds), _) => Some(Some(seconds)),
-            (Err(_), Keep::Granted(seconds)) => Some(Some(seconds)),
-            (Err(_), Keep::Absent | Keep::Offered) => outbound.then_some(None),
+            (Err(_), ViaKeep::Granted(seconds)) => Some(Some(seconds)),
+            (Err(_), ViaKeep::Absent | ViaKeep::Offered) => outbound.then_some(None),
         };
-        let bound = asked.map(|asked| self.keep_alive_bound(flow, asked, datagram));
+        let keep = match asked {
+            Some(asked) => Keep::Agreed(self.keep_alive_bound(flow, asked, datagram)),
+            None if self.config.keep_alive.unasked && !datagram => {
+                Keep::Unasked(self.keep_alive_bound(flow, None, datagram))
+            }
+            None => Keep::None,
+        };
         if let Some(slot) = self.slots.get_mut(index) {
-            slot.bound = bound;
+            slot.keep = keep;
         }
         match self.keep_bound(flow) {
+            // At once: a pong proves the flow, and says from where its silence counts.
+            Some(_) if fresh => self.send_ping(now, flow),
             Some(bound) => self.schedule_ping(now, flow, bound),
             None => self.stop_pings(flow),
         }
-        bound
+        keep.agreed()
     }
 
+    /// What a 2xx says of our binding. It is named by instance and reg-id, or else by URI (RFC 3261
+    /// section 10.2.4); but what lies in between may rewrite the one and drop the other, and a 2xx
+    /// without any Contact is one, too. `None` when all it lists are others, or ours with no time.
     fn own_binding(&self, index: usize, flow: FlowId, response: &Response) -> Option<Own> {
         let slot = self.slots.get(index)?;
         let limits = self.config.parse.limits;
@@ -354,20 +369,21 @@ impl UserAgent {
         let contact = UriBuf::parse(contact).ok()?;
         let bindings: Vec<NameAddr<'_>> =
             response.contacts(&limits).filter_map(Result::ok).collect();
-        let by_name = bindings.iter().find(|binding| {
-            let instance = binding.instance();
-            let same =
-                instance.is_some_and(|urn| urn.eq_ignore_ascii_case(self.config.instance.as_str()));
-            same && binding.reg_id() == Some(slot.reg_id)
-        });
-        let by_uri = || {
-            bindings.iter().find(|binding| {
-                let uri = binding.uri.sip();
-                uri.is_some_and(|uri| uri.is_equivalent(&contact.as_uri()))
-            })
+        let otherwise = response.expires().unwrap_or(slot.asked);
+        let own = find_own(
+            &bindings,
+            self.config.instance.as_str(),
+            slot.reg_id,
+            &contact.as_uri(),
+        );
+        let Some(own) = own else {
+            return (bindings.is_empty() && otherwise > 0).then_some(Own {
+                expires: otherwise,
+                pub_gruu: None,
+                temp_gruu: None,
+            });
         };
-        let own = by_name.or_else(by_uri)?;
-        let expires = own.expires().or(response.expires()).unwrap_or(slot.asked);
+        let expires = own.expires().unwrap_or(otherwise);
         let gruu = |name| own.params.unquoted(name).map(String::from);
         (expires > 0).then(|| Own {
             expires,
@@ -375,6 +391,43 @@ impl UserAgent {
             temp_gruu: gruu("temp-gruu"),
         })
     }
+}
+
+/// The binding that is ours, by the surest sign there is.
+fn find_own<'b, 'a>(
+    bindings: &'b [NameAddr<'a>],
+    instance: &str,
+    reg_id: u32,
+    contact: &SipUri<'_>,
+) -> Option<&'b NameAddr<'a>> {
+    let is_instance = |binding: &&NameAddr<'_>| {
+        let own = binding.instance();
+        own.is_some_and(|urn| urn.eq_ignore_ascii_case(instance))
+    };
+    let is_uri = |binding: &&NameAddr<'_>| {
+        let uri = binding.uri.sip();
+        uri.is_some_and(|uri| uri.is_equivalent(contact))
+    };
+    let is_address = |binding: &&NameAddr<'_>| {
+        let uri = binding.uri.sip();
+        uri.is_some_and(|uri| {
+            (uri.user(), uri.port()) == (contact.user(), contact.port())
+                && same_host(uri.host(), contact.host())
+        })
+    };
+    let find = |is: &dyn Fn(&&'b NameAddr<'a>) -> bool| bindings.iter().find(is);
+    find(&|binding| is_instance(binding) && binding.reg_id() == Some(reg_id))
+        .or_else(|| find(&|binding| is_uri(binding)))
+        .or_else(|| find(&|binding| is_instance(binding) && binding.reg_id().is_none()))
+        .or_else(|| find(&|binding| is_address(binding)))
+        .or_else(|| {
+            // Rewritten beyond recognition: of those that are nobody's the one that was made last.
+            let nobodys = |binding: &&NameAddr<'_>| {
+                binding.instance().is_none() && binding.reg_id().is_none()
+            };
+            let unnamed = bindings.iter().filter(nobodys);
+            unnamed.max_by_key(|binding| binding.expires())
+        })
 }
 
 /// What the registrar says of our binding.

@@ -60,6 +60,14 @@ pub struct KeepAlive {
     pub cap: Duration,
     /// How long a pong may take: 10 s.
     pub pong: Duration,
+    /// The first interval on streams in a network of which nothing is known: 5 s. With each pong
+    /// intervals grow by half, up to what is asked for or to what has cost a flow, see
+    /// [`IdleTime`](super::IdleTime). A long one begins with what is asked for.
+    pub first: Duration,
+    /// Sends keep-alives on streams at intervals of `stream` although nobody has promised to answer
+    /// them: firewalls forget the connections of plain registrations as well. Missing answers mean
+    /// nothing, unless there was one before. On.
+    pub unasked: bool,
 }
 
 impl Default for KeepAlive {
@@ -69,6 +77,8 @@ impl Default for KeepAlive {
             datagram: Duration::from_secs(29),
             cap: Duration::from_secs(120),
             pong: Duration::from_secs(10),
+            first: Duration::from_secs(5),
+            unasked: true,
         }
     }
 }
@@ -82,6 +92,9 @@ pub struct Recovery {
     pub base_some_alive: Duration,
     /// Longest wait: 1,800 s.
     pub max: Duration,
+    /// REGISTER requests of one registration in any 60 s, whatever they are sent for: 6. A removal
+    /// does not wait.
+    pub registers_per_minute: usize,
 }
 
 impl Default for Recovery {
@@ -90,6 +103,7 @@ impl Default for Recovery {
             base_all_failed: Duration::from_secs(30),
             base_some_alive: Duration::from_secs(90),
             max: Duration::from_secs(1800),
+            registers_per_minute: 6,
         }
     }
 }
@@ -325,6 +339,7 @@ impl UserAgentConfig {
             self.keep_alive.datagram,
             self.keep_alive.cap,
             self.keep_alive.pong,
+            self.keep_alive.first,
             self.max_unsent_age,
             self.recovery.base_all_failed,
             self.recovery.base_some_alive,
@@ -336,6 +351,7 @@ impl UserAgentConfig {
         let zero = waits.iter().any(Duration::is_zero)
             || self.expires == 0
             || self.max_transactions == 0
+            || self.recovery.registers_per_minute == 0
             || self.max_events == 0
             || self.max_unsent == 0;
         if zero { Err(ConfigError::Zero) } else { Ok(()) }

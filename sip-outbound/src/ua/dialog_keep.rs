@@ -6,9 +6,10 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use super::flow::{Link, Purpose};
+use super::slot::Keep;
 use super::{Dialog, FlowId, UserAgent};
 use crate::Instant;
-use crate::wire::{Keep, Method, Response, StatusCode, Via};
+use crate::wire::{Keep as ViaKeep, Method, Response, StatusCode, Via};
 
 /// Dialogs that have been promised keep-alives, by flow and Call-ID.
 #[derive(Clone, Debug, Default)]
@@ -28,10 +29,26 @@ impl DialogKeeps {
 impl UserAgent {
     /// The longest interval between pings on a flow; none when there are to be no pings.
     pub(super) fn keep_bound(&self, flow: FlowId) -> Option<Duration> {
-        let registration = match self.flows.get(&flow)?.purpose {
-            Purpose::Slot(index) => self.slots.get(index)?.bound,
-            Purpose::Extra => None,
+        let unasked = match self.keep_of(flow) {
+            Keep::Unasked(bound) => Some(bound),
+            Keep::Agreed(_) | Keep::None => None,
         };
+        unasked.into_iter().chain(self.agreed_bound(flow)).min()
+    }
+
+    /// What the answer to REGISTER says of keep-alives on this flow.
+    fn keep_of(&self, flow: FlowId) -> Keep {
+        match self.flows.get(&flow).map(|flow| flow.purpose) {
+            Some(Purpose::Slot(index)) => {
+                self.slots.get(index).map_or(Keep::None, |slot| slot.keep)
+            }
+            Some(Purpose::Extra) | None => Keep::None,
+        }
+    }
+
+    /// The same for pings whose answer was promised.
+    pub(super) fn agreed_bound(&self, flow: FlowId) -> Option<Duration> {
+        let registration = self.keep_of(flow).agreed();
         let dialogs = self.dialog_keeps.0.get(&flow);
         let dialogs = dialogs.into_iter().flat_map(BTreeMap::values).copied();
         registration.into_iter().chain(dialogs).min()
@@ -41,12 +58,8 @@ impl UserAgent {
     /// there are some already.
     pub(super) fn offers_keep(&self, flow: FlowId, method: &Method, call_id: &str) -> bool {
         let refreshes = [Method::INVITE, Method::UPDATE].contains(method);
-        let slot = match self.flows.get(&flow).map(|flow| flow.purpose) {
-            Some(Purpose::Slot(index)) => self.slots.get(index),
-            Some(Purpose::Extra) | None => None,
-        };
         (method.forms_dialog() || refreshes)
-            && slot.is_none_or(|slot| slot.bound.is_none())
+            && self.keep_of(flow).agreed().is_none()
             && !self.dialog_keeps.has(flow, call_id)
     }
 
@@ -63,11 +76,11 @@ impl UserAgent {
         let limits = self.config.parse.limits;
         let keep = response
             .via(&limits)
-            .map_or(Keep::Absent, |via: Via<'_>| via.keep());
+            .map_or(ViaKeep::Absent, |via: Via<'_>| via.keep());
         let makes = response.to_tag().is_some()
             && (101..300).contains(&code.number())
             && self.offers_keep(flow, response.method(), response.call_id());
-        let (Keep::Granted(seconds), true) = (keep, makes) else {
+        let (ViaKeep::Granted(seconds), true) = (keep, makes) else {
             return;
         };
         let Some(open) = self.open_ref(flow) else {

@@ -95,6 +95,9 @@ pub enum FlowFailure {
     /// REGISTER was answered with a failure that may pass.
     #[error("registration failed with {0}")]
     Failed(StatusCode),
+    /// A registrar that had accepted before now refuses; that may pass as well.
+    #[error("registration refused: {0}")]
+    Refused(Refusal),
     /// The peer does not take what is sent: too much waits, or for too long.
     #[error("what is to be sent is not taken")]
     Unsent,
@@ -106,7 +109,7 @@ pub enum FlowFailure {
     NetworkChanged,
 }
 
-/// Why a registration is given up for good.
+/// Why a registration is given up, until [`retry_now`](super::UserAgent::retry_now).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

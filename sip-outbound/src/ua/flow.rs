@@ -46,6 +46,8 @@ pub(super) struct Open {
     pub(super) link: Link,
     pub(super) out: Outbox,
     pub(super) ping: Ping,
+    /// A pong has come: one that fails to is missed from now on.
+    pub(super) answers: bool,
     /// When a byte last passed, either way.
     pub(super) active: Instant,
     /// How long none had passed when the ping under way was handed over.
@@ -62,6 +64,17 @@ pub(super) enum Link {
         /// The public address that STUN showed.
         mapped: Option<SocketAddr>,
     },
+}
+
+/// How long nothing had passed over a stream when it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// So long that the ping which ended it was lost.
+    Fatal(Duration),
+    /// So long when it was closed.
+    Closed(Duration),
+    /// It died of something else.
+    Irrelevant,
 }
 
 /// The keep-alive under way.
@@ -83,20 +96,31 @@ pub(super) enum Ping {
 }
 
 impl Open {
-    /// How long the flow was idle when it died of this, if idleness may be why.
-    pub(super) fn idle_age(&self, now: Instant, cause: FlowFailure) -> Option<Duration> {
+    /// How a stream's silence has to do with its death by this.
+    pub(super) fn silence(&self, now: Instant, cause: FlowFailure) -> Silence {
+        let Link::Stream(_) = self.link else {
+            return Silence::Irrelevant;
+        };
+        let pinged = match self.ping {
+            Ping::None => None,
+            Ping::Unsent(_) | Ping::Outstanding | Ping::Late | Ping::Binding { .. } => self.quiet,
+        };
         match cause {
-            FlowFailure::Closed => Some(self.quiet.unwrap_or(elapsed(self.active, now))),
-            FlowFailure::KeepAlive => self.quiet,
+            FlowFailure::Closed => pinged.map_or_else(
+                || Silence::Closed(elapsed(self.active, now)),
+                Silence::Fatal,
+            ),
+            FlowFailure::KeepAlive => pinged.map_or(Silence::Irrelevant, Silence::Fatal),
             FlowFailure::NotOpened
             | FlowFailure::Insecure
             | FlowFailure::AddressChanged
             | FlowFailure::Framing(_)
             | FlowFailure::TimedOut
             | FlowFailure::Failed(_)
+            | FlowFailure::Refused(_)
             | FlowFailure::Unsent
             | FlowFailure::Expired
-            | FlowFailure::NetworkChanged => None,
+            | FlowFailure::NetworkChanged => Silence::Irrelevant,
         }
     }
 

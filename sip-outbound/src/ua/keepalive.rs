@@ -6,13 +6,14 @@ use bytes::Bytes;
 
 use super::backoff::{between, fraction};
 use super::flow::{Link, Ping, Purpose};
+use super::idle::{Idle, IdleTime};
 use super::{FlowFailure, FlowId, Timer, UserAgent};
 use crate::Instant;
 use crate::framing::PING;
 use crate::time::{deadline, elapsed};
 
 /// Intervals an edge may ask for.
-pub(super) const SHORTEST: Duration = Duration::from_secs(15);
+pub(super) const SHORTEST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 impl UserAgent {
@@ -39,10 +40,11 @@ impl UserAgent {
         let Some(entry) = self.flows.get(&flow) else {
             return cap;
         };
-        let learned = match entry.purpose {
-            Purpose::Slot(slot) => self.slots.get(slot).and_then(|slot| slot.idle.cap()),
-            Purpose::Extra => None,
-        };
+        let stream = entry
+            .open
+            .as_ref()
+            .is_some_and(|open| matches!(open.link, Link::Stream(_)));
+        let learned = self.idle.limit(self.clock.now()).filter(|_| stream);
         let caps = [entry.keep_alive_cap, learned].into_iter().flatten();
         caps.fold(cap, Duration::min)
     }
@@ -57,15 +59,39 @@ impl UserAgent {
         }
     }
 
-    /// Draws the next interval: 80 to 100 % of the bound. A ping that is due earlier stays so:
-    /// refreshing a registration must not put it off.
+    /// Draws the next interval: 80 to 100 % of the bound, or on a stream of as much of it as the
+    /// network is known to bear. A ping that is due earlier stays so: refreshing a registration must
+    /// not put it off.
     pub(super) fn schedule_ping(&mut self, now: Instant, flow: FlowId, bound: Duration) {
-        let bound = bound.min(self.keep_alive_cap(flow));
+        let mut bound = bound.min(self.keep_alive_cap(flow));
+        let open = self.open_ref(flow);
+        if open.is_some_and(|open| matches!(open.link, Link::Stream(_))) {
+            bound = bound.min(self.idle.next(self.config.keep_alive.first));
+        }
         let low = fraction(bound, 4, 5);
         let drawn = deadline(now, between(low, bound, &mut self.rng));
         let timer = Timer::KeepAlive(flow);
         let due = [self.timers.get(timer), drawn].into_iter().flatten().min();
         self.timers.set(timer, due);
+    }
+
+    /// How long a pong may take; `None` where none was promised and none has ever come.
+    fn pong_wait(&self, flow: FlowId) -> Option<Duration> {
+        let answers = self.open_ref(flow).is_some_and(|open| open.answers);
+        let owed = answers || self.agreed_bound(flow).is_some();
+        owed.then_some(self.config.keep_alive.pong)
+    }
+
+    /// What the streams have taught about the present network, to be remembered for the next time.
+    pub fn idle_time(&self) -> IdleTime {
+        self.idle.known(self.clock.now())
+    }
+
+    /// Takes back what [`idle_time`](Self::idle_time) said when this network was left. Best after
+    /// [`network_changed`](Self::network_changed), or before [`start`](Self::start).
+    pub fn set_idle_time(&mut self, now: Instant, known: IdleTime) {
+        let now = self.clock.advance(now);
+        self.idle = Idle::new(now, known);
     }
 
     pub(super) fn stop_pings(&mut self, flow: FlowId) {
@@ -74,7 +100,7 @@ impl UserAgent {
 
     pub(super) fn send_ping(&mut self, now: Instant, flow: FlowId) {
         let id = self.rng.transaction_id();
-        let pong = self.config.keep_alive.pong;
+        let wait = self.pong_wait(flow);
         let Some(open) = self.open_mut(flow) else {
             return;
         };
@@ -93,7 +119,9 @@ impl UserAgent {
                     return;
                 }
                 // Waiting that long for the socket to take it is a failure as well.
-                self.timers.arm(Timer::Pong(flow), now, pong);
+                if let Some(wait) = wait {
+                    self.timers.arm(Timer::Pong(flow), now, wait);
+                }
             }
             Link::Datagram { .. } => {
                 let deadline = open.start_binding(now, id);
@@ -113,18 +141,23 @@ impl UserAgent {
 
     /// The host has taken bytes; perhaps the ping is among them.
     pub(super) fn ping_taken(&mut self, flow: FlowId) {
-        let (now, pong) = (self.clock.now(), self.config.keep_alive.pong);
+        let (now, wait) = (self.clock.now(), self.pong_wait(flow));
         let Some(open) = self.open_mut(flow) else {
             return;
         };
         if let Ping::Unsent(mark) = open.ping
             && open.out.is_past(mark)
         {
-            open.ping = Ping::Outstanding;
             if let Link::Stream(framer) = &mut open.link {
                 framer.ping_sent();
             }
-            self.timers.arm(Timer::Pong(flow), now, pong);
+            open.ping = match wait {
+                Some(_) => Ping::Outstanding,
+                None => Ping::None,
+            };
+            if let Some(wait) = wait {
+                self.timers.arm(Timer::Pong(flow), now, wait);
+            }
         }
     }
 
@@ -134,13 +167,16 @@ impl UserAgent {
             return;
         };
         open.ping = Ping::None;
-        open.quiet = None;
+        open.answers = true;
+        if let Some(silence) = open.quiet.take() {
+            self.idle.survived(silence);
+        }
         self.timers.disarm(Timer::Pong(flow));
         if self.keep_bound(flow).is_some() && self.is_ping_due(flow) {
             self.send_ping(now, flow);
         }
         if let Some(Purpose::Slot(slot)) = self.flows.get(&flow).map(|flow| flow.purpose) {
-            self.slot_alive(slot, flow);
+            self.slot_alive(now, slot, flow);
         }
     }
 

@@ -16,6 +16,7 @@ mod inbound;
 mod keepalive;
 mod others;
 mod output;
+mod pace;
 mod registration;
 mod request;
 mod slot;
@@ -37,6 +38,7 @@ pub use event::{
     FlowAction, FlowFailure, FlowId, FlowTarget, Refusal, Registration, RegistrationEnd,
     RequestFailure, RequestId, UserAgentEvent,
 };
+pub use idle::IdleTime;
 
 use crate::Instant;
 use crate::framing::{DatagramKind, Frame, Framer, FramerConfig, PONG, Role, classify};
@@ -45,7 +47,8 @@ use crate::time::{Clock, Timers};
 use crate::transaction::{ClientId, ClientTransactions, ServerId, ServerTransactions};
 use crate::wire::{Message, ParseConfig, UriBuf};
 use dialog_keep::DialogKeeps;
-use flow::{Flow, Link, Open, Ping, Purpose};
+use flow::{Flow, Link, Open, Ping, Purpose, Silence};
+use idle::Idle;
 use inbound::AcceptedCalls;
 use request::Pending;
 use slot::Slot;
@@ -59,6 +62,8 @@ pub const MAX_TRANSMIT: usize = 65_535;
 enum Timer {
     /// Register again.
     Refresh(usize),
+    /// REGISTER has waited long enough for its turn.
+    Paced(usize),
     /// Open the flow again.
     Retry(usize),
     /// The binding runs out.
@@ -115,7 +120,10 @@ enum Timer {
 /// ua.handle_flow_input(now, flow, answer.as_bytes());
 /// assert!(matches!(ua.poll_event(), Some(UserAgentEvent::Registered { reg_id: 1, .. })));
 ///
-/// // From now on requests go both ways.
+/// // The flow is proven by a ping at once, and from now on requests go both ways.
+/// let sent = ua.poll_transmit(&mut buf).unwrap();
+/// assert_eq!(&buf[..sent.len], b"\r\n\r\n");
+/// ua.handle_flow_input(now, flow, b"\r\n");
 /// let hello = NewRequest::new(Method::MESSAGE, "sip:bob@example.com").body("text/plain", "hello");
 /// ua.request(now, hello).unwrap();
 /// let sent = ua.poll_transmit(&mut buf).unwrap();
@@ -131,6 +139,8 @@ pub struct UserAgent {
     next_flow: u64,
     next_request: u64,
     flows: BTreeMap<FlowId, Flow>,
+    /// How long streams may be silent in this network.
+    idle: Idle,
     slots: Vec<Slot>,
     /// Proxies that no slot uses at present.
     spares: VecDeque<UriBuf>,
@@ -183,6 +193,7 @@ impl UserAgent {
             next_flow: 1,
             next_request: 1,
             flows: BTreeMap::new(),
+            idle: Idle::default(),
             slots,
             spares,
             service_route: Vec::new(),
@@ -290,6 +301,7 @@ impl UserAgent {
             link,
             out: Outbox::new(self.config.max_unsent),
             ping: Ping::None,
+            answers: false,
             active: now,
             quiet: None,
             oldest: None,
@@ -446,14 +458,12 @@ impl UserAgent {
             let out = core::mem::replace(&mut open.out, Outbox::new(0));
             self.leftovers.keep(flow, out);
         }
-        let idle = entry
-            .open
-            .as_ref()
-            .and_then(|open| open.idle_age(now, cause));
-        if let (Some(age), Purpose::Slot(slot)) = (idle, entry.purpose)
-            && let Some(slot) = self.slots.get_mut(slot)
-        {
-            slot.idle.died(age);
+        match entry.open.as_ref().map(|open| open.silence(now, cause)) {
+            Some(Silence::Fatal(silence)) => self.idle.silenced(silence),
+            Some(Silence::Closed(silence)) => self.idle.closed(now, silence),
+            Some(Silence::Irrelevant) if cause == FlowFailure::TimedOut => self.idle.acquitted(),
+            Some(Silence::Irrelevant) => {}
+            None => self.idle.acquitted(),
         }
         let lost = match &entry.open {
             Some(open) => self.clients.path_failed(open.path(flow)),
@@ -480,6 +490,7 @@ impl UserAgent {
         while let Some(timer) = self.timers.expired(now) {
             match timer {
                 Timer::Refresh(slot) => self.refresh_slot(now, slot),
+                Timer::Paced(slot) => self.register(now, slot),
                 Timer::Retry(slot) => self.open_slot(now, slot),
                 Timer::Expiry(slot) => self.slot_expired(now, slot),
                 Timer::KeepAlive(flow) => self.send_ping(now, flow),

@@ -11,19 +11,28 @@ use super::backoff::delay;
 use super::draft::ContactKind;
 use super::flow::Purpose;
 use super::idle::Idle;
-use super::slot::{Slot, State};
+use super::slot::{Keep, Proof, Slot, State};
 use super::{
     FlowFailure, FlowId, FlowTarget, Phase, Profile, Refusal, RegistrationEnd, SecAgree, Timer,
     UserAgent, UserAgentEvent,
 };
 use crate::Instant;
-use crate::digest::empty_authorization;
+use crate::digest::{AuthFailure, empty_authorization};
 use crate::wire::{Builder, Method, Name, Request, UriBuf};
 
 impl UserAgent {
-    pub(super) fn open_slot(&mut self, _now: Instant, index: usize) {
-        if let Some(proxy) = self.slots.get(index).map(|slot| slot.proxy.clone()) {
+    /// Opens the flow of a registration, as soon as REGISTER may be sent again.
+    pub(super) fn open_slot(&mut self, now: Instant, index: usize) {
+        let most = self.config.recovery.registers_per_minute;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let (proxy, wait) = (slot.proxy.clone(), slot.pace.wait(now, most));
+        if wait.is_zero() {
             self.open_slot_to(index, proxy);
+        } else if self.phase == Phase::Running && slot.flow().is_none() {
+            slot.state = State::Waiting;
+            self.timers.arm(Timer::Retry(index), now, wait);
         }
     }
 
@@ -39,32 +48,47 @@ impl UserAgent {
         }
     }
 
-    /// Opens a registration's next flow now instead of when its time has come. Without effect
-    /// unless it waits for that. Failures that came before still count.
+    /// Opens a registration's next flow now instead of when its time has come, or after it was
+    /// [`Refused`](UserAgentEvent::Refused). Without effect when there is a flow. Failures that came
+    /// before still count, and so does
+    /// [`registers_per_minute`](super::Recovery::registers_per_minute).
     pub fn retry_now(&mut self, now: Instant, reg_id: u32) {
         let now = self.clock.advance(now);
-        let waiting = |slot: &Slot| slot.reg_id == reg_id && slot.state == State::Waiting;
-        if let Some(index) = self.slots.iter().position(waiting) {
+        let found = self.slots.iter().position(|slot| slot.reg_id == reg_id);
+        let Some(index) = found else {
+            return;
+        };
+        if self.slots.get(index).is_some_and(Slot::is_at_rest) {
             self.timers.disarm(Timer::Retry(index));
             self.open_slot(now, index);
         }
     }
 
     /// The host is in another network: every flow is given up, and every registration is made
-    /// anew at once, with what was learned of the old network forgotten.
+    /// anew at once, with what was learned of the old network forgotten; see
+    /// [`set_idle_time`](Self::set_idle_time). One that was refused is tried again as well, unless
+    /// for a wrong password or because the network has ended it.
     pub fn network_changed(&mut self, now: Instant) {
         let now = self.clock.advance(now);
-        for slot in &mut self.slots {
-            slot.idle = Idle::default();
-        }
+        self.idle = Idle::default();
         let flows: Vec<_> = self.flows.keys().copied().collect();
         for flow in flows {
             self.fail_flow(now, flow, FlowFailure::NetworkChanged);
         }
         for index in 0..self.slots.len() {
-            let waiting = |slot: &&mut Slot| slot.state == State::Waiting;
-            if let Some(slot) = self.slots.get_mut(index).filter(waiting) {
+            let revived = |slot: &&mut Slot| match slot.state {
+                State::Waiting => true,
+                State::Refused(cause) => !is_users_word(cause),
+                State::Idle
+                | State::Opening(_)
+                | State::Registering(_)
+                | State::Refreshing(_)
+                | State::Registered(_)
+                | State::Removing(_) => false,
+            };
+            if let Some(slot) = self.slots.get_mut(index).filter(revived) {
                 slot.failures = 0;
+                slot.forgiven = false;
                 self.timers.disarm(Timer::Retry(index));
                 self.open_slot(now, index);
             }
@@ -161,6 +185,15 @@ impl UserAgent {
         let Some(path) = self.path(flow) else {
             return;
         };
+        let most = self.config.recovery.registers_per_minute;
+        if let Some(slot) = self.slots.get_mut(index) {
+            let wait = slot.pace.wait(now, most);
+            if !wait.is_zero() && !slot.is_removing() {
+                self.timers.arm(Timer::Paced(index), now, wait);
+                return;
+            }
+            slot.pace.sent(now, most);
+        }
         let request = self.build_register(index, flow);
         let sent = request.and_then(|request| self.clients.send(now, path, request).ok());
         match sent {
@@ -245,19 +278,22 @@ impl UserAgent {
         Request::check(message, &self.config.parse.limits).ok()
     }
 
-    /// A pong came.
-    pub(super) fn slot_alive(&mut self, index: usize, flow: FlowId) {
-        let slot = self.slots.get(index);
-        if slot.is_some_and(|slot| slot.registered_flow() == Some(flow)) {
-            self.slot_proven(index);
+    /// A pong came. It proves the flow; that the registrar means it, only time does: one that
+    /// closes each connection in a moment may answer pings as well.
+    pub(super) fn slot_alive(&mut self, now: Instant, index: usize, flow: FlowId) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        if slot.registered_flow() != Some(flow) {
+            return;
         }
-    }
-
-    pub(super) fn slot_proven(&mut self, index: usize) {
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.proven = true;
-            slot.failures = 0;
+        if let Proof::Bound(since) | Proof::Pong(since) = slot.proof {
+            slot.proof = Proof::Pong(since);
             slot.tried = 0;
+        }
+        if slot.has_lived(now) {
+            slot.failures = 0;
+            slot.forgiven = false;
         }
     }
 
@@ -305,7 +341,7 @@ impl UserAgent {
             return (None, None);
         };
         let reg_id = Some(slot.reg_id);
-        slot.bound = None;
+        slot.keep = Keep::None;
         slot.agreed_ahead = false;
         let removing = slot.is_removing();
         slot.remove_next = false;
@@ -314,15 +350,21 @@ impl UserAgent {
             return (reg_id, None);
         }
         slot.state = State::Waiting;
-        let innocent = core::mem::take(&mut slot.proven) || cause == FlowFailure::NetworkChanged;
+        let innocent = cause == FlowFailure::NetworkChanged || slot.is_forgiven(now);
+        slot.proof = Proof::None;
         let another = !innocent && slot.try_another(&mut self.spares);
-        if innocent {
-            slot.failures = 0;
-        } else if !another {
+        if !innocent && !another {
             slot.failures = slot.failures.saturating_add(1);
         }
-        let failures = if another { 0 } else { slot.failures };
-        let wait = delay(&self.config.recovery, failures, all_failed, &mut self.rng);
+        let failures = if another || innocent {
+            0
+        } else {
+            slot.failures
+        };
+        let pace = slot
+            .pace
+            .wait(now, self.config.recovery.registers_per_minute);
+        let wait = delay(&self.config.recovery, failures, all_failed, &mut self.rng).max(pace);
         if wait.is_zero() {
             self.open_slot(now, index);
         } else {
@@ -340,12 +382,58 @@ impl UserAgent {
     pub(super) fn disarm_slot(&mut self, index: usize) {
         for timer in [
             Timer::Refresh(index),
+            Timer::Paced(index),
             Timer::Retry(index),
             Timer::Expiry(index),
         ] {
             self.timers.disarm(timer);
         }
         self.registers.retain(|_, slot| *slot != index);
+    }
+
+    /// A registrar says no, in a way that waiting does not cure. One that has accepted this user
+    /// before may be mistaken: then a binding that is still good is kept, and after it there are
+    /// further attempts, ever more rarely.
+    pub(super) fn refused(&mut self, now: Instant, index: usize, cause: Refusal) {
+        let accepted = self.slots.iter().any(|slot| slot.accepted);
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        match slot.state {
+            State::Refreshing(flow) => self.keep_binding(now, index, flow, cause),
+            State::Registering(flow) if accepted || may_pass(cause) => {
+                self.fail_flow(now, flow, FlowFailure::Refused(cause));
+            }
+            State::Idle
+            | State::Opening(_)
+            | State::Registering(_)
+            | State::Registered(_)
+            | State::Waiting
+            | State::Removing(_)
+            | State::Refused(_) => self.refuse_slot(index, cause),
+        }
+    }
+
+    /// A refresh was refused.
+    fn keep_binding(&mut self, now: Instant, index: usize, flow: FlowId, cause: Refusal) {
+        let all_failed = self.is_all_failed(index);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.state = State::Registered(flow);
+        slot.failures = slot.failures.saturating_add(1);
+        slot.attempt.restart();
+        // Credentials that were rejected are not sent again as long as nothing depends on it.
+        if !is_users_word(cause) {
+            let wait = delay(
+                &self.config.recovery,
+                slot.failures,
+                all_failed,
+                &mut self.rng,
+            );
+            let wait = self.before_expiry(now, index, wait, Duration::ZERO);
+            self.timers.arm(Timer::Refresh(index), now, wait);
+        }
     }
 
     /// Gives a registration up.
@@ -355,7 +443,7 @@ impl UserAgent {
             return;
         };
         let (reg_id, flow) = (slot.reg_id, slot.flow());
-        slot.state = State::Refused;
+        slot.state = State::Refused(cause);
         self.events
             .push_back(UserAgentEvent::Refused { reg_id, cause });
         self.drop_flow(flow);
@@ -429,7 +517,7 @@ impl UserAgent {
                 slot.state = State::Idle;
                 self.drop_flow(Some(flow));
             }
-            State::Idle | State::Waiting | State::Refused => slot.state = State::Idle,
+            State::Idle | State::Waiting | State::Refused(_) => slot.state = State::Idle,
             State::Removing(_) => {}
         }
     }
@@ -446,6 +534,32 @@ impl UserAgent {
             .push_back(UserAgentEvent::Unregistered { reg_id });
         self.drop_flow(flow);
         self.finish_if_stopped();
+    }
+}
+
+/// Whether only the user can do something about it: by another password, or by asking the network.
+const fn is_users_word(cause: Refusal) -> bool {
+    match cause {
+        Refusal::Authentication(AuthFailure::WrongCredentials) | Refusal::Ended => true,
+        Refusal::Authentication(_)
+        | Refusal::Status(_)
+        | Refusal::NotBound
+        | Refusal::NotOutbound
+        | Refusal::SecAgree(_)
+        | Refusal::MinExpires => false,
+    }
+}
+
+/// Whether it is a fault of the registrar that may pass, even when it has never accepted anything.
+const fn may_pass(cause: Refusal) -> bool {
+    match cause {
+        Refusal::NotBound | Refusal::Authentication(AuthFailure::Stale) => true,
+        Refusal::Authentication(_)
+        | Refusal::Status(_)
+        | Refusal::NotOutbound
+        | Refusal::SecAgree(_)
+        | Refusal::Ended
+        | Refusal::MinExpires => false,
     }
 }
 

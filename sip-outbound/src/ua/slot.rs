@@ -7,10 +7,15 @@ use alloc::string::String;
 
 use stun_proto::Rng;
 
-use super::idle::Idle;
-use super::{FlowId, UserAgentConfig};
+use super::pace::Pace;
+use super::{FlowId, Refusal, UserAgentConfig};
+use crate::Instant;
 use crate::digest::{DigestAttempt, DigestClient};
+use crate::time::elapsed;
 use crate::wire::UriBuf;
+
+/// A flow that has lived this long is good, whatever it dies of.
+const LONG_LIFE: Duration = Duration::from_secs(20);
 
 /// A position in the outbound proxy set.
 #[derive(Clone, Debug)]
@@ -27,17 +32,21 @@ pub(super) struct Slot {
     pub(super) failures: u32,
     /// Spare proxies that have been tried since the last wait.
     pub(super) tried: usize,
-    /// Registered, and known to be alive: the next failure is the first one again.
-    pub(super) proven: bool,
+    /// What is known of the flow.
+    pub(super) proof: Proof,
+    /// A failure was forgiven since the last flow that lived long.
+    pub(super) forgiven: bool,
+    /// The registrar has accepted it once: what it refuses later may pass.
+    pub(super) accepted: bool,
+    /// When REGISTER was sent.
+    pub(super) pace: Pace,
     /// What the current operation asks for.
     pub(super) asked: u32,
     /// A 423 has been obeyed in this operation.
     pub(super) brief: bool,
     /// The registrar has not confirmed outbound: no longer speak of it.
     pub(super) plain: bool,
-    pub(super) bound: Option<Duration>,
-    /// What its flows have died of.
-    pub(super) idle: Idle,
+    pub(super) keep: Keep,
     /// The list of security mechanisms of the edge proxy, shown to it from now on.
     pub(super) agreed: Option<String>,
     /// The agreement is for the flow that is being opened.
@@ -59,7 +68,37 @@ pub(super) enum State {
     /// The timer will try again.
     Waiting,
     Removing(FlowId),
-    Refused,
+    Refused(Refusal),
+}
+
+/// Whether a flow has shown that it is good for more than a 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Not registered.
+    None,
+    /// Registered, since then.
+    Bound(Instant),
+    /// Registered since then, and a pong has come.
+    Pong(Instant),
+}
+
+/// Keep-alives on the flow of a registration, and their longest interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    None,
+    /// Without a promise that they are answered.
+    Unasked(Duration),
+    /// As the edge has said.
+    Agreed(Duration),
+}
+
+impl Keep {
+    pub(super) const fn agreed(self) -> Option<Duration> {
+        match self {
+            Self::Agreed(bound) => Some(bound),
+            Self::None | Self::Unasked(_) => None,
+        }
+    }
 }
 
 impl Slot {
@@ -75,16 +114,51 @@ impl Slot {
             attempt: DigestAttempt::default(),
             failures: 0,
             tried: 0,
-            proven: false,
+            proof: Proof::None,
+            forgiven: false,
+            accepted: false,
+            pace: Pace::default(),
             asked: config.expires,
             brief: false,
             plain: false,
-            bound: None,
-            idle: Idle::default(),
+            keep: Keep::None,
             agreed: None,
             agreed_ahead: false,
             remove_next: false,
         }
+    }
+
+    /// Whether it has no flow, but is to have one some day.
+    pub(super) const fn is_at_rest(&self) -> bool {
+        match self.state {
+            State::Waiting | State::Refused(_) => true,
+            State::Idle
+            | State::Opening(_)
+            | State::Registering(_)
+            | State::Refreshing(_)
+            | State::Registered(_)
+            | State::Removing(_) => false,
+        }
+    }
+
+    /// Whether the flow has lived long enough to be good.
+    pub(super) fn has_lived(&self, now: Instant) -> bool {
+        match self.proof {
+            Proof::None => false,
+            Proof::Bound(since) | Proof::Pong(since) => elapsed(since, now) >= LONG_LIFE,
+        }
+    }
+
+    /// The flow has died: whether that is no failure that makes the next wait longer. Of those that
+    /// were alive, but not for long, only the first one is forgiven.
+    pub(super) fn is_forgiven(&mut self, now: Instant) -> bool {
+        if self.has_lived(now) {
+            self.failures = 0;
+            self.forgiven = false;
+            return true;
+        }
+        let alive = matches!(self.proof, Proof::Pong(_));
+        alive && self.failures == 0 && !core::mem::replace(&mut self.forgiven, true)
     }
 
     pub(super) const fn is_removing(&self) -> bool {
@@ -100,7 +174,7 @@ impl Slot {
             | State::Registering(_)
             | State::Waiting
             | State::Removing(_)
-            | State::Refused => None,
+            | State::Refused(_) => None,
         }
     }
 
@@ -127,7 +201,7 @@ impl Slot {
             | State::Refreshing(flow)
             | State::Registered(flow)
             | State::Removing(flow) => Some(flow),
-            State::Idle | State::Waiting | State::Refused => None,
+            State::Idle | State::Waiting | State::Refused(_) => None,
         }
     }
 }

@@ -8,6 +8,8 @@ mod agree;
 mod calls;
 mod flows;
 mod golden;
+mod idle;
+mod storms;
 mod ways;
 
 use alloc::string::String;
@@ -42,6 +44,8 @@ fn config(proxies: usize) -> UserAgentConfig {
         "secret",
         "ims.example.com"
     )];
+    // A network that bears any silence; how that is found out has tests of its own.
+    config.keep_alive.first = Duration::from_secs(86_400);
     config
 }
 
@@ -62,6 +66,17 @@ struct Bench {
     sent: Vec<(FlowId, Vec<u8>)>,
     events: Vec<UserAgentEvent>,
     actions: Vec<FlowAction>,
+    /// What becomes of the ping that follows the first 200 on a flow.
+    first_ping: FirstPing,
+    pinged: Vec<FlowId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstPing {
+    /// It is answered, and not shown.
+    Answered,
+    /// It is among what was sent.
+    Shown,
 }
 
 fn bench(config: UserAgentConfig) -> Bench {
@@ -76,6 +91,8 @@ fn seeded(config: UserAgentConfig, seed: u8) -> Bench {
         sent: Vec::new(),
         events: Vec::new(),
         actions: Vec::new(),
+        first_ping: FirstPing::Answered,
+        pinged: Vec::new(),
     }
 }
 
@@ -83,7 +100,16 @@ impl Bench {
     fn drain(&mut self) {
         let mut buf = [0; 65_535];
         while let Some(sent) = self.ua.poll_transmit(&mut buf) {
-            self.sent.push((sent.to, buf[..sent.len].to_vec()));
+            let bytes = &buf[..sent.len];
+            let first = bytes == b"\r\n\r\n"
+                && !self.pinged.contains(&sent.to)
+                && self.ua.reg_id(sent.to).is_some();
+            if first && self.first_ping == FirstPing::Answered {
+                self.pinged.push(sent.to);
+                self.ua.handle_flow_input(self.now, sent.to, b"\r\n");
+            } else {
+                self.sent.push((sent.to, bytes.to_vec()));
+            }
         }
         while let Some(action) = self.ua.poll_action() {
             self.actions.push(action);
@@ -191,13 +217,16 @@ impl Bench {
 
     /// Starts, and registers all flows.
     fn registered(config: UserAgentConfig, rows: &[(&str, &str)]) -> (Self, Vec<FlowId>) {
-        let mut bench = bench(config);
-        let flows = bench.start();
+        bench(config).register(rows)
+    }
+
+    fn register(mut self, rows: &[(&str, &str)]) -> (Self, Vec<FlowId>) {
+        let flows = self.start();
         for _ in &flows {
-            bench.accept(rows);
+            self.accept(rows);
         }
-        bench.events.clear();
-        (bench, flows)
+        self.events.clear();
+        (self, flows)
     }
 
     /// The kinds of events since the last call.

@@ -79,14 +79,16 @@ fn two_deaths_at_about_the_same_idle_age_shorten_the_interval() {
     assert!(die(&mut bench, 60_000) >= 96_000);
     // Another age says nothing, and neither does one that no keep-alive would have prevented.
     assert!(die(&mut bench, 90_000) >= 96_000);
-    assert!(die(&mut bench, 14_000) >= 96_000);
+    assert!(die(&mut bench, 4_000) >= 96_000);
     let gap = die(&mut bench, 85_000);
     assert!((54_400..=68_000).contains(&gap), "{gap}");
     // Down to the shortest interval, in the end.
-    for age in [40_000, 40_000, 30_000, 30_000, 18_000, 16_000] {
+    for age in [
+        40_000, 40_000, 30_000, 30_000, 18_000, 16_000, 8_000, 7_000, 6_000,
+    ] {
         die(&mut bench, age);
     }
-    assert!((12_000..=15_000).contains(&die(&mut bench, 10_000)));
+    assert!((4_000..=5_000).contains(&die(&mut bench, 5_500)));
     // Another network is another matter.
     bench.ua.network_changed(bench.now);
     let flow = bench.open()[0];
@@ -111,8 +113,9 @@ fn a_ping_without_pong_shows_the_idle_age_as_well() {
         flow = reopened(&mut bench);
         bench.accept(&[]);
     }
-    assert!(caps[0] >= 96_000 && caps[1] >= 96_000, "{caps:?}");
-    assert!(caps[2] <= 96_000 && caps[3] <= 96_000, "{caps:?}");
+    // Halved at once, each time.
+    assert!(caps[0] >= 96_000, "{caps:?}");
+    assert!(caps.windows(2).all(|two| two[1] <= two[0] / 2), "{caps:?}");
 }
 
 // spec: PRI-10-1
@@ -151,7 +154,9 @@ fn bytes_the_host_does_not_take_in_10_seconds_fail_the_flow() {
 
 #[test]
 fn a_new_network_ends_every_flow_and_opens_them_at_once() {
-    let (mut bench, flows) = Bench::registered(config(2), &[]);
+    let mut bench = bench(config(2));
+    bench.first_ping = FirstPing::Shown;
+    let (mut bench, flows) = bench.register(&[]);
     // One of the two is waiting for its time.
     bench.ua.flow_failed(bench.now, flows[1]);
     assert!(bench.open().is_empty());
