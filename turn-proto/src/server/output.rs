@@ -5,6 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use stun_proto::auth::User;
 use stun_proto::framing::FramingError;
 use stun_proto::wire::{PasswordAlgorithmId, WriteError};
 use stun_proto::{FiveTuple, Path, StreamId};
@@ -184,6 +185,15 @@ pub enum DeleteReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// Somebody who had answered the challenge from this address does not know the password, or
+    /// the server not the user. As many as fit are told; all are counted
+    /// ([`Stats::failed_logins`]).
+    LoginFailed {
+        /// The client.
+        client: FiveTuple,
+        /// The user name (or hash) it gave.
+        username: Vec<u8>,
+    },
     /// A client got a relayed address.
     AllocationCreated {
         /// The relay.
@@ -258,8 +268,10 @@ pub enum Event {
 pub struct Stats {
     /// Messages that are no STUN, or not what a client may send.
     pub malformed: u64,
-    /// Requests that could not be authenticated.
+    /// Requests that could not be authenticated, first ones included.
     pub unauthenticated: u64,
+    /// Of these, those with a nonce of this server and a wrong user name or password.
+    pub failed_logins: u64,
     /// Unverified requests left unanswered to spare their supposed sender.
     pub rate_limited: u64,
     /// Data without allocation, permission or channel.
@@ -307,6 +319,18 @@ impl Outbox {
             && let Some(message) = buf.get(..len)
         {
             self.responses.push_back((to, message.to_vec()));
+        }
+    }
+
+    /// Tells of a failed login, unless the host has more waiting already.
+    pub(super) fn login_failed(&mut self, client: FiveTuple, user: User<'_>) {
+        if self.events.len() < KEEP {
+            let username = match user {
+                User::Name(name) => name.to_vec(),
+                User::Hash(hash) => hash.to_vec(),
+            };
+            self.events
+                .push_back(Event::LoginFailed { client, username });
         }
     }
 

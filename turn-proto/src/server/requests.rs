@@ -128,14 +128,14 @@ impl<U: Users> Core<U> {
                 Err(refusal) => return self.refuse(now, seen, &refusal),
             }
         }
-        match refused {
-            Some(refusal) => self.refuse(now, seen, &refusal),
-            None => {
-                // As much work as for a wrong password.
-                if let Err(refusal) = self.auth.verify(now, claim, None) {
-                    self.refuse(now, seen, &refusal);
-                }
+        // As much work for an unknown user as for a wrong password.
+        let refusal = refused.or_else(|| self.auth.verify(now, claim, None).err());
+        if let Some(refusal) = refusal {
+            if refusal.code == ErrorCode::UNAUTHENTICATED {
+                count(&mut self.stats.failed_logins);
+                self.out.login_failed(seen.client, claim.user);
             }
+            self.refuse(now, seen, &refusal);
         }
     }
 

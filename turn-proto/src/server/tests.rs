@@ -319,11 +319,20 @@ fn incomplete_wrong_and_stale_proofs() {
     let answer = rig.send(at, &buf[..len]).unwrap();
     assert_eq!(code_of(&answer), 400);
     assert!(!Message::parse(&answer).unwrap().has_integrity());
-    for user in [("alice", "wrong"), ("nobody", "secret")] {
+    assert_eq!(rig.server.stats().failed_logins, 0);
+    for (user, failed) in [(("alice", "wrong"), 1), (("nobody", "secret"), 2)] {
         let request = rig.signed(user, wire::ALLOCATE, |w| w);
         let answer = rig.send(at, &request).unwrap();
         assert_eq!(code_of(&answer), 401);
         assert!(!Message::parse(&answer).unwrap().has_integrity());
+        // Which the host is told.
+        assert_eq!(rig.server.stats().failed_logins, failed);
+        let told = Event::LoginFailed {
+            client: at,
+            username: user.0.into(),
+        };
+        assert_eq!(rig.server.poll_event(), Some(told));
+        assert_eq!(rig.server.poll_event(), None);
     }
     // A choice without the list it is from.
     let request = rig.signed(ALICE, wire::ALLOCATE, |w| {

@@ -498,7 +498,8 @@ impl Model {
                 Event::AllocationRefreshed { .. }
                 | Event::AllocationMoved { .. }
                 | Event::ChannelBound { .. }
-                | Event::ChannelUnbound { .. } => {}
+                | Event::ChannelUnbound { .. }
+                | Event::LoginFailed { .. } => {}
             }
         }
         let next = self.rig.server.poll_timeout();
