@@ -61,17 +61,29 @@ pub fn say(line: &str) {
 
 /// Users from the command line and from a file with one NAME:PASSWORD in each line.
 pub fn users(given: &[String], file: Option<&Path>) -> Result<Vec<(String, String)>> {
-    let text = match file {
-        Some(file) => std::fs::read_to_string(file)
-            .with_context(|| format!("users file {}", file.display()))?,
-        None => String::new(),
-    };
-    let lines = given.iter().map(String::as_str).chain(text.lines());
-    lines
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| {
-            let (name, password) = line.split_once(':').context("a user is NAME:PASSWORD")?;
-            Ok((name.to_owned(), password.to_owned()))
-        })
-        .collect()
+    let mut users = Vec::new();
+    for (line, number) in given.iter().zip(1..) {
+        users.push(user(line, &|| {
+            format!("user {number} of the command line")
+        })?);
+    }
+    if let Some(file) = file {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file).with_context(|| format!("users file {shown}"))?;
+        let lines = text.lines().zip(1..);
+        for (line, number) in lines.filter(|(line, _)| !line.trim().is_empty()) {
+            users.push(user(line, &|| {
+                format!("users file {shown}, line {number}")
+            })?);
+        }
+    }
+    Ok(users)
+}
+
+/// Not shown when it is wrong: it may be a password.
+fn user(line: &str, place: &dyn Fn() -> String) -> Result<(String, String)> {
+    let parts = line.split_once(':').filter(|(name, _)| !name.is_empty());
+    let (name, password) =
+        parts.with_context(|| format!("{}: a user is NAME:PASSWORD", place()))?;
+    Ok((name.to_owned(), password.to_owned()))
 }

@@ -36,7 +36,14 @@ pub fn roots(file: &Path) -> Result<RootCertStore> {
 pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .with_context(|| format!("certificate file {}", certificate.display()))?
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| format!("certificate file {}", certificate.display()))?;
+    // A file that is being written may be empty for a moment.
+    anyhow::ensure!(
+        !chain.is_empty(),
+        "no certificate in {}",
+        certificate.display()
+    );
     let key =
         PrivateKeyDer::from_pem_file(key).with_context(|| format!("key file {}", key.display()))?;
     server_with(chain, key)

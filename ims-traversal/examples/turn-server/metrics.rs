@@ -72,7 +72,7 @@ const GAUGES: [(&str, &str, Value); 4] = [
     ),
 ];
 
-const COUNTERS: [(&str, &str, Value); 20] = [
+const COUNTERS: [(&str, &str, Value); 21] = [
     (
         "allocations_created_total",
         "Relayed addresses given out.",
@@ -145,6 +145,11 @@ const COUNTERS: [(&str, &str, Value); 20] = [
         "unauthenticated_total",
         "Requests without good proof, first ones included.",
         |s| s.stats.unauthenticated,
+    ),
+    (
+        "failed_logins_total",
+        "Requests with a wrong user name or password.",
+        |s| s.stats.failed_logins,
     ),
     (
         "rate_limited_total",

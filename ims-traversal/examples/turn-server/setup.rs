@@ -187,6 +187,11 @@ pub fn tls(config: &Config) -> Result<Option<Arc<TlsConfig>>> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("certificate file {}", certificate.display()))?;
+    ensure!(
+        !chain.is_empty(),
+        "no certificate in {}",
+        certificate.display()
+    );
     let key =
         PrivateKeyDer::from_pem_file(key).with_context(|| format!("key file {}", key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -205,27 +210,32 @@ pub fn keys(config: &Config) -> Result<Keys> {
     let users = &config.users;
     let mut listed = StaticUsers::new(users.realm.clone());
     let mut count = 0;
-    for line in lines(&users.list, users.file.as_deref())? {
+    for (line, place) in lines(&users.list, "users.list", users.file.as_deref())? {
         let (name, password) = line
             .split_once(':')
-            .with_context(|| format!("a user is NAME:PASSWORD, not {:?}", line.chars().next()))?;
+            .filter(|(name, _)| !name.is_empty())
+            .with_context(|| format!("{place}: a user is NAME:PASSWORD"))?;
         count += 1;
         match password.strip_prefix("0x").map(hex) {
             Some(Some(key)) if key.len() == 16 => {
                 ensure!(
                     users.algorithms == [Algorithm::Md5],
-                    "user {name}: an MD5 key needs users.algorithms = [\"md5\"]"
+                    "{place}: user {name}: an MD5 key needs users.algorithms = [\"md5\"]"
                 );
                 listed.add_key(name, PasswordAlgorithmId::MD5, &key);
             }
             Some(Some(key)) if key.len() == 32 => {
                 listed.add_key(name, PasswordAlgorithmId::SHA256, &key);
             }
-            Some(_) => anyhow::bail!("user {name}: a key has 32 or 64 hexadecimal digits"),
+            Some(_) => anyhow::bail!("{place}: user {name}: a key has 32 or 64 hexadecimal digits"),
             None => listed.add(name, password),
         }
     }
-    let secrets = lines(&users.secrets, users.secrets_file.as_deref())?;
+    let secrets = lines(
+        &users.secrets,
+        "users.secrets",
+        users.secrets_file.as_deref(),
+    )?;
     ensure!(secrets.len() <= 4, "users.secrets: at most four");
     ensure!(
         count > 0 || !secrets.is_empty(),
@@ -233,7 +243,7 @@ pub fn keys(config: &Config) -> Result<Keys> {
     );
     // The first one is added last, so that it comes first.
     let mut rest: Option<RestUsers> = None;
-    for secret in secrets.iter().rev() {
+    for (secret, _) in secrets.iter().rev() {
         match &mut rest {
             Some(rest) => rest.add_secret(secret.clone()),
             None => rest = Some(RestUsers::new(secret.clone())),
@@ -253,17 +263,29 @@ pub fn keys(config: &Config) -> Result<Keys> {
     Ok(Keys { listed, rest })
 }
 
-/// What is given, and the lines of a file that are not empty and no comment.
-fn lines(given: &[String], file: Option<&std::path::Path>) -> Result<Vec<String>> {
-    let text = match file {
-        Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?
-        }
-        None => String::new(),
-    };
-    let all = given.iter().map(String::as_str).chain(text.lines());
-    let used = all.filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    Ok(used.map(str::to_owned).collect())
+/// What is given under `key`, and the lines of a file that are not empty and no comment; and where
+/// each stands.
+fn lines(
+    given: &[String],
+    key: &str,
+    file: Option<&std::path::Path>,
+) -> Result<Vec<(String, String)>> {
+    let mut all: Vec<(String, String)> = given
+        .iter()
+        .zip(1..)
+        .map(|(line, number)| (line.clone(), format!("{key}, entry {number}")))
+        .collect();
+    if let Some(file) = file {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let lines = text.lines().zip(1..);
+        all.extend(lines.map(|(line, number)| {
+            let place = format!("{}, line {number}", file.display());
+            (line.to_owned(), place)
+        }));
+    }
+    all.retain(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'));
+    Ok(all)
 }
 
 fn secret(config: &Config) -> Result<Option<[u8; 32]>> {

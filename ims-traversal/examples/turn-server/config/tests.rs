@@ -180,6 +180,41 @@ fn a_wrong_user_is_named_without_the_password() {
 }
 
 #[test]
+fn a_wrong_line_of_a_users_file_is_named_with_file_and_line() {
+    let dir = std::env::temp_dir().join(format!("turn-server-users-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("users");
+    for (line, what) in [("no-colon-secretkey", "NAME:"), ("bob:0xsecretkey", "hex")] {
+        std::fs::write(&file, format!("# users\nalice:secret\n\n{line}\n")).unwrap();
+        let mut config = working();
+        config.users.file = Some(file.clone());
+        let error = refused(&config);
+        assert!(
+            error.contains("users, line 4") && error.contains(what),
+            "{error}"
+        );
+        assert!(!error.contains("secretkey"), "{error}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn an_empty_certificate_file_is_no_certificate() {
+    let dir = std::env::temp_dir().join(format!("turn-server-empty-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&certificate, "").unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let mut config = working();
+    config.tls.certificate = Some(certificate);
+    config.tls.key = Some(key);
+    let error = refused(&config);
+    assert!(error.contains("no certificate in"), "{error}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn the_first_secret_is_the_one_in_use() {
     let mut config = working();
     config.users.secrets = vec!["new".to_owned(), "old".to_owned()];

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use stun_proto::{FiveTuple, Instant};
 use turn_proto::server::{Event, RelayId, Stats};
@@ -67,10 +68,15 @@ struct Record {
     tcp_to_client: u64,
 }
 
+/// How often failed logins are written, one of all there are.
+const LOGIN_LINES: Duration = Duration::from_secs(1);
+
 /// The allocations of a worker, for accounting.
 #[derive(Debug, Default)]
 pub struct Accounts {
     open: HashMap<RelayId, Record>,
+    /// When a failed login may be written again, and how many have not been meanwhile.
+    logins: (Option<Instant>, u64),
 }
 
 impl Accounts {
@@ -85,6 +91,18 @@ impl Accounts {
     /// Writes what is worth a line.
     pub fn event(&mut self, now: Instant, event: Event, counts: &mut Counts) {
         match event {
+            Event::LoginFailed { client, username } => {
+                let (next, unwritten) = &mut self.logins;
+                if next.is_some_and(|next| now < next) {
+                    *unwritten += 1;
+                    return;
+                }
+                tracing::warn!(
+                    client = %client.remote, transport = %client.transport,
+                    user = %Name(&username), unwritten = *unwritten, "login failed"
+                );
+                self.logins = (now.checked_add(LOGIN_LINES), 0);
+            }
             Event::AllocationCreated {
                 relay,
                 client,

@@ -248,8 +248,19 @@ fn open(config: &HostConfig) -> Result<(Vec<Sockets>, Vec<Listen>)> {
     let mut all: Vec<Sockets> = Vec::new();
     all.resize_with(config.workers, Sockets::default);
     let mut listening = Vec::new();
+    for relay in &config.relays {
+        sockets::is_free(SocketAddr::new(relay.ip, 0), false)
+            .with_context(|| format!("relays on {}", relay.ip))?;
+    }
     for listen in &config.listen {
-        for at in sockets::expand(listen.at)? {
+        let found = sockets::expand(listen.at)?;
+        anyhow::ensure!(
+            !found.is_empty(),
+            "{} {}: this host has no such address",
+            listen.transport,
+            listen.at
+        );
+        for at in found {
             let mut entry = Listen { at, ..*listen };
             sockets::is_free(at, listen.transport.is_stream())
                 .with_context(|| format!("{} {at}", listen.transport))?;

@@ -361,6 +361,47 @@ fn two_servers_do_not_share_an_address() {
 }
 
 #[test]
+fn a_server_does_not_start_on_addresses_this_host_lacks() {
+    let elsewhere: IpAddr = "192.0.2.77".parse().unwrap();
+    let mut relays = config(21_200..=21_299);
+    relays.relays = vec![RelayAddress {
+        ip: elsewhere,
+        external: None,
+    }];
+    let error = Host::start(relays, keys("alice"), Quota::new(1, 1)).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("relays on 192.0.2.77"),
+        "{error:#}"
+    );
+    let mut listen = config(21_200..=21_299);
+    listen.listen = vec![Listen {
+        transport: Transport::Tcp,
+        at: SocketAddr::new(elsewhere, 3478),
+    }];
+    let error = Host::start(listen, keys("alice"), Quota::new(1, 1)).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("192.0.2.77:3478"),
+        "{error:#}"
+    );
+}
+
+#[test]
+fn a_wrong_password_is_counted() {
+    let host = start(21_200..=21_299, Quota::new(10, 10));
+    let mut ue = Ue::new(&host, Transport::Udp, "nobody");
+    ue.allocate(RelayProtocol::Udp).unwrap_err();
+    // Snapshots are taken once a second.
+    let logins = || -> u64 { host.snapshots().iter().map(|s| s.stats.failed_logins).sum() };
+    for _ in 0..50 {
+        if logins() > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(logins(), 1);
+}
+
+#[test]
 fn streams_that_say_nothing_sensible_are_closed() {
     let host = start(21_300..=21_399, Quota::new(10, 10));
     let mut tcp = connect(at(&host, Transport::Tcp));
