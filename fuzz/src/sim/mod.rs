@@ -6,10 +6,12 @@
 //! [runs](Net::run) it; the clock jumps to the next arrival or deadline. It ends by
 //! [healing](Net::heal) all faults and asserting that the machines come to rest in the right state.
 //!
-//! [`seeds`] runs a scenario with many seeds; a failure names the seed and shows the trace:
+//! [`seeds`] runs a scenario with many seeds, other ones each time; a failure names the seed and
+//! shows the trace:
 //!
 //! ```text
 //! SIM_SEEDS=10000 cargo test --release -p fuzz sim    # many
+//! SIM_FIRST=77 cargo test -p fuzz sim_turn            # those that an earlier run drew
 //! SIM_SEED=4711 cargo test -p fuzz sim_turn           # one
 //! ```
 //!
