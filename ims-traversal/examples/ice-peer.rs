@@ -82,7 +82,7 @@ struct Args {
     /// An HTTP proxy for TCP and TLS, http://[USER:PASSWORD@]HOST:PORT.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
-    /// Certificates to trust, a PEM file; needed for turns:.
+    /// Certificates to trust, a PEM file; those the system trusts when it is not given.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Which candidates to use.
@@ -269,9 +269,7 @@ fn media(args: &Args, session: SessionConfig) -> Result<MediaConfig> {
     media.proxy = proxy.map(|proxy| proxy.http_proxy());
     // Proxies see the name, as browsers let them.
     media.by_name = media.proxy.is_some();
-    if let Some(file) = &args.ca {
-        media.tls = Some(common::tls::client(common::tls::roots(file)?)?);
-    }
+    media.tls = Some(common::tls::client_trusting(args.ca.as_deref())?);
     Ok(media)
 }
 

@@ -62,7 +62,7 @@ struct Args {
     /// An HTTP proxy for TCP and TLS, http://[USER:PASSWORD@]HOST:PORT.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
-    /// Certificates to trust, a PEM file; needed for turns:.
+    /// Certificates to trust, a PEM file; those the system trusts when it is not given.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// An echo; may be given several times.
@@ -202,10 +202,7 @@ impl Program {
         proxy: Option<Proxy>,
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self> {
-        let tls = match &args.ca {
-            Some(file) => Some(common::tls::client(common::tls::roots(file)?)?),
-            None => None,
-        };
+        let tls = Some(common::tls::client_trusting(args.ca.as_deref())?);
         let config = ClientConfig::new(credentials(&args)?);
         let (path, udp) = if server.transport.is_stream() {
             (Path::Stream(CONTROL), None)

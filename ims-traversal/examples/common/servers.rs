@@ -114,7 +114,7 @@ pub fn way_to(
     tls: Option<&Arc<rustls::ClientConfig>>,
 ) -> Result<(SocketAddr, TunnelConfig)> {
     let tls = if secure {
-        let config = Arc::clone(tls.context("turns: needs --ca")?);
+        let config = Arc::clone(tls.context("no TLS")?);
         let name = super::tls::server_name(host)?;
         Some(Tls::Client { config, name })
     } else {

@@ -21,8 +21,20 @@ pub fn client(roots: RootCertStore) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// A client that trusts the certificates in a PEM file; without one, those the operating system
+/// trusts.
+pub fn client_trusting(file: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    let Some(file) = file else {
+        let mut roots = RootCertStore::empty();
+        // Without any, each connection says that nobody knows the issuer.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return client(roots);
+    };
+    client(roots(file)?)
+}
+
 /// The certificates in a PEM file.
-pub fn roots(file: &Path) -> Result<RootCertStore> {
+fn roots(file: &Path) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(file);
     for certificate in certificates.with_context(|| format!("CA file {}", file.display()))? {
