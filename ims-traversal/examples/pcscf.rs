@@ -107,8 +107,8 @@ struct Args {
     #[arg(long, value_enum, default_value = "both")]
     digest: DigestArg,
     /// Shortest and longest registration of the registrar here, in seconds.
-    #[arg(long, value_name = "MIN,MAX", num_args = 2, value_delimiter = ',', default_values_t = [60, 3600])]
-    expires: Vec<u32>,
+    #[arg(long, value_name = "MIN,MAX", value_parser = range, default_value = "60,3600")]
+    expires: (u32, u32),
     /// Seconds between keep-alives asked of clients; 0 asks for none.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     flow_timer: u32,
@@ -160,6 +160,21 @@ struct Args {
     /// Prints JSON lines instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// Reads two numbers, the first not above the second.
+fn range(text: &str) -> Result<(u32, u32), String> {
+    let (min, max) = text.split_once(',').ok_or("not MIN,MAX")?;
+    let number = |text: &str| {
+        text.trim()
+            .parse()
+            .map_err(|error| format!("{text}: {error}"))
+    };
+    let (min, max) = (number(min)?, number(max)?);
+    if min > max {
+        return Err("the shortest is longer than the longest".into());
+    }
+    Ok((min, max))
 }
 
 fn hop(text: &str) -> Result<CoreHop, String> {
@@ -344,10 +359,8 @@ fn home(args: &Args) -> Option<HomeConfig> {
             DigestArg::Both => vec![Algorithm::SHA256, Algorithm::MD5],
         };
     }
-    if let [min, max] = args.expires[..] {
-        (registrar.min_expires, registrar.max_expires) = (min, max);
-        registrar.default_expires = max;
-    }
+    (registrar.min_expires, registrar.max_expires) = args.expires;
+    registrar.default_expires = registrar.max_expires;
     registrar.max_total = args.max_bindings;
     let mut home = HomeConfig::new(registrar);
     home.max_server_transactions = args.max_transactions;
