@@ -24,17 +24,22 @@ impl Network {
             .is_none_or(|only| only.contains(&to))
     }
 
-    /// Opens a TCP connection to a name or an address.
+    /// Opens a TCP connection to a name or an address; of a name's addresses to the first that
+    /// answers.
     pub async fn connect_to(&self, to: &Endpoint) -> io::Result<TcpStream> {
         let to = match to {
             Endpoint::Addr(addr) => *addr,
             Endpoint::Name { host, port } => {
                 let found = tokio::net::lookup_host((host.as_str(), *port)).await;
                 let unresolved = || io::Error::from(io::ErrorKind::NotFound);
-                found
-                    .map_err(|_| unresolved())?
-                    .next()
-                    .ok_or_else(unresolved)?
+                let mut last = unresolved();
+                for addr in found.map_err(|_| unresolved())? {
+                    match self.connect(addr).await {
+                        Ok(stream) => return Ok(stream),
+                        Err(error) => last = error,
+                    }
+                }
+                return Err(last);
             }
         };
         self.connect(to).await

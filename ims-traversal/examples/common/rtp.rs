@@ -14,6 +14,8 @@ const HEADER: usize = 12;
 const MARK: &[u8; 8] = b"numbered";
 /// The octet of PCMU that is no sound.
 const SILENCE: u8 = 0xFF;
+/// The same of PCMA.
+const SILENCE_A: u8 = 0xD5;
 
 /// How an exchange went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,9 +30,11 @@ pub struct Tally {
     pub resent: u32,
 }
 
-/// One side's stream of RTP (RFC 3550): silence in PCMU with a number in each packet.
+/// One side's stream of RTP (RFC 3550): silence in PCMU or PCMA with a number in each packet.
 #[derive(Debug)]
 pub struct Rtp {
+    payload_type: u8,
+    silence: u8,
     ssrc: u32,
     sequence: u16,
     timestamp: u32,
@@ -47,6 +51,8 @@ impl Rtp {
         let (ssrc, timestamp) = (&seed[..4], &seed[4..8]);
         let word = |bytes: &[u8]| bytes.iter().fold(0, |word, b| word << 8 | u32::from(*b));
         Self {
+            payload_type: 0,
+            silence: SILENCE,
             ssrc: word(ssrc),
             sequence: word(&seed[8..10]) as u16,
             timestamp: word(timestamp),
@@ -55,6 +61,14 @@ impl Rtp {
             waiting: BTreeMap::new(),
             tally: Tally::default(),
         }
+    }
+
+    /// Sends in this codec from now on: PCMU unless it is PCMA, with the number the other side
+    /// wants.
+    pub fn set_codec(&mut self, payload_type: u8, name: &str) {
+        self.payload_type = payload_type & 0x7F;
+        let pcma = name.eq_ignore_ascii_case("PCMA");
+        self.silence = if pcma { SILENCE_A } else { SILENCE };
     }
 
     /// Sends so many packets more.
@@ -96,13 +110,13 @@ impl Rtp {
     fn packet(&mut self, number: u32) -> Vec<u8> {
         self.waiting.insert(number, now());
         self.sequence = self.sequence.wrapping_add(1);
-        let mut packet = vec![0x80, 0];
+        let mut packet = vec![0x80, self.payload_type];
         packet.extend(self.sequence.to_be_bytes());
         packet.extend(self.timestamp.to_be_bytes());
         packet.extend(self.ssrc.to_be_bytes());
         packet.extend(MARK);
         packet.extend(number.to_be_bytes());
-        packet.resize(HEADER + FRAME, SILENCE);
+        packet.resize(HEADER + FRAME, self.silence);
         packet
     }
 

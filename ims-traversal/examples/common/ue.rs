@@ -30,6 +30,8 @@ pub enum Output {
     Media(CallMedia, Vec<u8>),
     /// The host does what the machine wants.
     Acted(UeAction),
+    /// A UDP socket the machine wants cannot be had.
+    NoSocket(SocketPlace, io::Error),
 }
 
 enum Input {
@@ -227,7 +229,10 @@ impl UeHost {
                     self.sockets.insert(socket, local);
                     self.ue.socket_opened(now(), socket, local, remote);
                 }
-                Err(_) => self.ue.socket_failed(now(), socket),
+                Err(error) => {
+                    self.outputs.push_back(Output::NoSocket(place, error));
+                    self.ue.socket_failed(now(), socket);
+                }
             },
             UeAction::CloseSocket { socket } => {
                 if let Some(at) = self.sockets.remove(&socket)

@@ -40,6 +40,7 @@ pub fn words(world: &World, name: &'static str, output: &Output) -> Option<Row> 
         }
         Output::Acted(_) => return None,
         Output::Event(event) => event_words(event)?,
+        Output::NoSocket(..) => return None,
     };
     Some(Row {
         at: now(),

@@ -247,6 +247,7 @@ impl<'w> Pair<'w> {
                 }
             }
             Output::Event(event) => side.take(*event)?,
+            Output::NoSocket(place, error) => bail!("no socket at {place:?}: {error}"),
             Output::Acted(_) => {}
         }
         Ok(())

@@ -26,7 +26,9 @@ use crate::common::{self, servers};
 
 /// A UE: registers through whatever firewall there is, calls, and is called.
 ///
-/// Says what it does, a line for each step. Exit code 0 when what was asked for has succeeded.
+/// Says what it does, a line for each step. Exit code 0 when what was asked for has succeeded and
+/// the registrations are removed again. SIGINT and SIGTERM end calls, give relays back and
+/// unregister, whatever is under way; once more, and it ends at once.
 #[derive(Debug, Parser)]
 #[command(name = "ue", version)]
 pub struct Args {
@@ -36,16 +38,24 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Registers, stays for --duration, and unregisters.
+    /// Registers, stays for --duration or until SIGINT, and unregisters.
+    ///
+    /// Success: every registration was there in time, and at the end.
     Register(Options),
     /// Registers, calls, and exchanges numbered packets until all have come back.
+    ///
+    /// Success: the call was taken, --messages packets came back, it lasted for --duration, and
+    /// somebody hung up.
     Call {
         /// Whom to call: a SIP URI.
         to: String,
         #[command(flatten)]
         options: Options,
     },
-    /// Registers, and takes calls.
+    /// Registers, and takes calls until the other sides hang up.
+    ///
+    /// Success: as many calls came, and each went as one of `call` does. With --calls 0: it went
+    /// on until --duration was over or a signal came; calls that fail are told and do not end it.
     Listen {
         /// How many calls to take; 0 is no end.
         #[arg(long, default_value_t = 1)]
@@ -64,9 +74,14 @@ pub enum Mux {
 
 #[derive(Clone, Debug, Group)]
 pub struct Options {
-    /// A P-CSCF: sips:HOST[:PORT], or sip:HOST[:PORT];transport=tcp. May be given several times.
+    /// A P-CSCF: sips:HOST[:PORT], or sip:HOST[:PORT];transport=tcp. May be given several times. PORT
+    /// is where the ordinary ways go, 5061 or 5060 when it is not given; the ways direct and connect
+    /// go to --tls-port, since they are for networks that let nothing else out.
     #[arg(long, value_name = "URI", required = true)]
     pub pcscf: Vec<String>,
+    /// The port of the ways direct and connect.
+    #[arg(long, value_name = "PORT", default_value_t = 443)]
+    pub tls_port: u16,
     /// The address of record: sip:USER@DOMAIN.
     #[arg(long, value_name = "URI")]
     pub aor: String,
@@ -97,7 +112,7 @@ pub struct Options {
     /// The name of the device, urn:uuid:...; made anew each time when it is not given.
     #[arg(long, value_name = "URN")]
     pub instance: Option<String>,
-    /// Certificates to trust, a PEM file.
+    /// Certificates to trust, a PEM file; those the system trusts when it is not given.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// The HTTP proxy of the network, http://[USER:PASSWORD@]HOST:PORT.
@@ -106,7 +121,8 @@ pub struct Options {
     /// Answers a proxy that wants Basic or MD5, though it is asked in the clear.
     #[arg(long)]
     pub proxy_weak_auth: bool,
-    /// The ways to a P-CSCF, best first: ordinary/TLS, ordinary/TCP, ordinary/UDP, direct, connect.
+    /// The ways to a P-CSCF, best first: ordinary/TLS, ordinary/TCP, ordinary/UDP, direct (TLS to
+    /// --tls-port), connect (the same through --proxy).
     #[arg(long, value_name = "WAY")]
     pub rung: Vec<Rung>,
     /// A STUN server, stun:HOST[:PORT]. May be given several times.
@@ -139,13 +155,16 @@ pub struct Options {
     /// Takes loopback addresses for media.
     #[arg(long)]
     pub loopback: bool,
-    /// Packets to send in each call.
+    /// Packets to send in each call, which are to come back; 0 sends none, and proves nothing about
+    /// the media.
     #[arg(long, default_value_t = 50)]
     pub messages: u32,
-    /// Seconds a registration, or a call, lasts at least.
+    /// Seconds a registration, or a call of this side, lasts at least; with `listen`, how long it
+    /// waits for calls, 0 is no end.
     #[arg(long, default_value_t = 0)]
     pub duration: u64,
-    /// Seconds each step may take: registering, being answered, finding a way for the media.
+    /// Seconds each step may take: registering, whose ways are tried again as long as that; being
+    /// answered and finding a way for the media.
     #[arg(long, default_value_t = 60)]
     pub timeout: u64,
     /// JSON lines instead of words.
@@ -157,12 +176,10 @@ impl Options {
     pub fn config(&self) -> Result<UeConfig> {
         let proxy = self.proxy.as_deref().map(|url| self.http_proxy(url));
         let proxy = proxy.transpose()?;
-        let tls = match &self.ca {
-            Some(file) => common::tls::client(common::tls::roots(file)?)?,
-            None => common::tls::client(rustls::RootCertStore::empty())?,
-        };
+        let tls = common::tls::client_trusting(self.ca.as_deref())?;
         let mut access = AccessConfig::new(self.agent()?, tls.clone());
         access.proxy.clone_from(&proxy);
+        access.tls_port = self.tls_port;
         if !self.rung.is_empty() {
             access.ladder.rungs.clone_from(&self.rung);
         }

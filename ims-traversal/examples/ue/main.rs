@@ -15,6 +15,7 @@ mod args;
 mod common;
 mod phone;
 mod report;
+mod talk;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ use ims_traversal::ue::{UeAction, UeConn, UeEvent};
 use serde_json::{Map, Value, json};
 use sip_outbound::UserAgentEvent;
 
+use crate::common::ue::Output;
 use crate::common::{now, say, seconds};
 use stun_proto::Instant;
 
@@ -38,8 +39,21 @@ impl Report {
         }
     }
 
+    /// What the UE says.
+    pub fn output(&self, output: &Output) {
+        match output {
+            Output::Event(event) => self.event(event),
+            Output::Acted(action) => self.action(action),
+            Output::NoSocket(place, error) => {
+                let why = format!("{place:?}: {error}");
+                self.step("no socket", &why, json!({ "reason": why }));
+            }
+            Output::Media(..) => {}
+        }
+    }
+
     /// What the machine wants done.
-    pub fn action(&self, action: &UeAction) {
+    fn action(&self, action: &UeAction) {
         if let UeAction::Connect { conn, to } = action {
             let what = match conn {
                 UeConn::Control(_) => "for SIP",
@@ -55,7 +69,7 @@ impl Report {
     }
 
     /// What happened.
-    pub fn event(&self, event: &UeEvent) {
+    fn event(&self, event: &UeEvent) {
         match event {
             UeEvent::Access(event) => self.access(event),
             UeEvent::Media { event, .. } => self.media(event),
@@ -205,6 +219,10 @@ impl Report {
                     "reg-id {reg_id}: the realm is not that of the certificate, or the proof is wrong"
                 );
                 self.step("suspicious", &words, json!({ "reg_id": reg_id }));
+            }
+            UserAgentEvent::CardNeeded { reg_id, .. } => {
+                let words = format!("reg-id {reg_id}: AKA is wanted, and there is no card here");
+                self.step("card", &words, json!({ "reg_id": reg_id }));
             }
             _ => {}
         }
