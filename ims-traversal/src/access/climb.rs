@@ -298,6 +298,7 @@ const fn blames_the_way(cause: FlowFailure) -> bool {
         | FlowFailure::Insecure
         | FlowFailure::Closed
         | FlowFailure::Failed(_)
+        | FlowFailure::Refused(_)
         | FlowFailure::AddressChanged
         | FlowFailure::NetworkChanged => false,
         // Failures of a later version of that crate.
