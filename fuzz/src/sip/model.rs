@@ -80,8 +80,12 @@ impl Model {
 
     /// A target of this user turned out to be dead.
     pub(super) fn drop_target(&mut self, aor: &str, target: &Target) {
-        self.bindings
-            .retain(|bound| bound.aor != aor || !is(bound, target));
+        // An outbound and a plain binding may look the same: the later one is tried first.
+        let all = self.bindings.iter().enumerate();
+        let same = all.filter(|(_, bound)| bound.aor == aor && is(bound, target));
+        if let Some((at, _)) = same.max_by_key(|(_, bound)| bound.updated) {
+            self.bindings.remove(at);
+        }
     }
 
     /// The registrar has answered a REGISTER that it believes to be who it says; the answer must be
@@ -189,11 +193,12 @@ impl Model {
                 (None, None) => old.uri.as_uri().is_equivalent(&bound.uri.as_uri()),
                 _ => false,
             };
-            if let Some(at) = set.iter().position(same)
-                && !newer(&set.remove(at))
-            {
+            // Of this very request the last one counts.
+            let known = |old: &&Bound| old.updated <= self.updates;
+            if !set.iter().filter(|old| same(old)).filter(known).all(newer) {
                 return Err(500);
             }
+            set.retain(|old| !same(old));
             if bound.expires > now {
                 set.push(bound);
             }

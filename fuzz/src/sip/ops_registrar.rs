@@ -99,6 +99,7 @@ impl Run {
             0 => self.timeout(),
             1 => {
                 let flow = FlowId(choices.below(3));
+                self.model.expire(self.now);
                 self.model.flow_closed(flow);
                 self.input(RegistrarIn::FlowClosed(flow));
             }
@@ -125,18 +126,33 @@ impl Run {
         // Whoever is late tells the time first.
         self.model.expire(self.now);
         for output in self.machine.timeout(self.now) {
-            if let RegistrarOut::Event(event) = output {
-                self.model.event(&event);
+            self.aside(&output);
+        }
+    }
+
+    /// What may come with every output.
+    fn aside(&mut self, output: &RegistrarOut) {
+        match output {
+            RegistrarOut::Event(event) => self.model.event(event),
+            RegistrarOut::Late(ticket, response) => {
+                let response = Response::check(response.clone(), &Limits::DEFAULT);
+                assert_eq!(
+                    response.expect("a response").code(),
+                    StatusCode::SERVER_ERROR
+                );
+                self.pending.retain(|(known, ..)| known != ticket);
             }
+            RegistrarOut::Respond(_)
+            | RegistrarOut::NeedKey(..)
+            | RegistrarOut::NoTicket
+            | RegistrarOut::Targets(_) => {}
         }
     }
 
     fn input(&mut self, input: RegistrarIn) -> Vec<RegistrarOut> {
         let outputs = self.machine.input(self.now, input);
         for output in &outputs {
-            if let RegistrarOut::Event(event) = output {
-                self.model.event(event);
-            }
+            self.aside(output);
         }
         outputs
     }
@@ -167,8 +183,7 @@ impl Run {
                 RegistrarOut::NeedKey(ticket, ..) => {
                     self.pending.push((ticket, request.clone(), flow));
                 }
-                RegistrarOut::Event(event) => self.model.event(&event),
-                RegistrarOut::NoTicket | RegistrarOut::Targets(_) => {}
+                output => self.aside(&output),
             }
         }
     }
@@ -196,17 +211,19 @@ impl Run {
             }
         };
         self.model.expire(self.now);
-        for output in self
+        let outputs = self
             .machine
-            .input(self.now, RegistrarIn::Key(ticket, answer))
-        {
+            .input(self.now, RegistrarIn::Key(ticket, answer));
+        let is_late = |output: &RegistrarOut| matches!(output, RegistrarOut::Late(late, _) if *late == ticket);
+        let too_late = outputs.iter().any(is_late);
+        for output in outputs {
             match output {
                 RegistrarOut::Respond(answer) => {
                     let believed = !unknown && authorised && exists;
                     self.answered(flow, &request, &answer, believed);
                 }
-                RegistrarOut::Event(event) => self.model.event(&event),
-                output => panic!("{output:?} to a key"),
+                RegistrarOut::NoTicket => assert!(too_late, "no ticket for a key in time"),
+                output => self.aside(&output),
             }
         }
     }

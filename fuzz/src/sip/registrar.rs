@@ -33,6 +33,8 @@ pub enum RegistrarOut {
     Respond(Message),
     /// A key is needed.
     NeedKey(Ticket, ClaimedUser, HashAlgorithm, Aor),
+    /// A response to a request whose key was not found in time.
+    Late(Ticket, Message),
     /// The ticket is unknown.
     NoTicket,
     /// An event.
@@ -48,6 +50,7 @@ impl PartialEq for RegistrarOut {
             (Self::NeedKey(t, u, h, a), Self::NeedKey(t2, u2, h2, a2)) => {
                 (t, u, h, a) == (t2, u2, h2, a2)
             }
+            (Self::Late(t, a), Self::Late(t2, b)) => t == t2 && a.as_bytes() == b.as_bytes(),
             (Self::NoTicket, Self::NoTicket) => true,
             (Self::Event(a), Self::Event(b)) => a == b,
             (Self::Targets(a), Self::Targets(b)) => a == b,
@@ -109,6 +112,9 @@ impl Machine for RegistrarMachine {
     }
 
     fn poll(&mut self, _room: usize) -> Option<RegistrarOut> {
+        if let Some((ticket, response)) = self.registrar.poll_response() {
+            return Some(RegistrarOut::Late(ticket, response));
+        }
         self.registrar.poll_event().map(RegistrarOut::Event)
     }
 

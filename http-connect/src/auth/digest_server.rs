@@ -400,19 +400,33 @@ impl DigestServer {
         self.verify_claim(now, binding, request, claim, key.as_ref())
     }
 
-    /// Checks a claim with the key of its user, `None` when there is no such user. Both take the
-    /// same work.
+    /// Whether the key of a claim's user is worth looking up: the claim is for this realm and
+    /// request, uses what was offered, and its nonce was issued here, be it too old by now.
     ///
     /// # Errors
-    /// [`DigestRefusal`].
-    pub fn verify_claim(
-        &mut self,
+    /// [`DigestRefusal::Malformed`], [`Foreign`](DigestRefusal::Foreign) or
+    /// [`Forged`](DigestRefusal::Forged).
+    pub fn screen(
+        &self,
         now: Instant,
         binding: &[u8],
         request: DigestRequest<'_>,
-        claim: DigestClaim,
-        ha1: Option<&HexDigest>,
-    ) -> Result<DigestProof, DigestRefusal> {
+        claim: &DigestClaim,
+    ) -> Result<(), DigestRefusal> {
+        match self.judge(now, binding, request, claim)? {
+            NonceState::Forged => Err(DigestRefusal::Forged),
+            NonceState::Stale | NonceState::Valid(_) => Ok(()),
+        }
+    }
+
+    /// What can be said of a claim without a key.
+    fn judge(
+        &self,
+        now: Instant,
+        binding: &[u8],
+        request: DigestRequest<'_>,
+        claim: &DigestClaim,
+    ) -> Result<NonceState, DigestRefusal> {
         if claim.uri != request.uri {
             return Err(DigestRefusal::Malformed);
         }
@@ -426,9 +440,26 @@ impl DigestServer {
             return Err(DigestRefusal::Foreign);
         }
         let lifetime = self.config.nonce_lifetime;
-        let state = self
+        let realm = &self.config.realm;
+        Ok(self
             .nonces
-            .check(now, lifetime, &self.config.realm, binding, &claim.nonce);
+            .check(now, lifetime, realm, binding, &claim.nonce))
+    }
+
+    /// Checks a claim with the key of its user, `None` when there is no such user. Both take the
+    /// same work.
+    ///
+    /// # Errors
+    /// [`DigestRefusal`].
+    pub fn verify_claim(
+        &mut self,
+        now: Instant,
+        binding: &[u8],
+        request: DigestRequest<'_>,
+        claim: DigestClaim,
+        ha1: Option<&HexDigest>,
+    ) -> Result<DigestProof, DigestRefusal> {
+        let state = self.judge(now, binding, request, &claim)?;
         let nobody = super::digest::hash_joined(claim.hash(), &[&self.nobody]);
         let key = self.key(&claim, state, ha1.unwrap_or(&nobody));
         let right = claim

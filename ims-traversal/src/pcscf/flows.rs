@@ -242,7 +242,12 @@ impl Pcscf {
         self.edge.writable().next()
     }
 
-    fn home_outputs(&mut self) {
+    /// Takes over what the registrar says, a part at a time: many bindings may run out at once.
+    pub(super) fn home_outputs(&mut self) {
+        const PART: usize = 256;
+        if self.service == Service::Stopped {
+            return;
+        }
         let Some(home) = &mut self.home else {
             return;
         };
@@ -265,7 +270,7 @@ impl Pcscf {
                 },
             });
         }
-        while let Some(event) = home.poll_event() {
+        for event in core::iter::from_fn(|| home.poll_event()).take(PART) {
             self.events.push_back(match event {
                 RegistrarEvent::Changed { aor, bindings } => PcscfEvent::Bindings {
                     aor,

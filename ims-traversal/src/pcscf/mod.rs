@@ -438,6 +438,9 @@ impl Pcscf {
 
     /// What the host may want to know next.
     pub fn poll_event(&mut self) -> Option<PcscfEvent> {
+        if self.events.is_empty() {
+            self.home_outputs();
+        }
         self.events.pop_front()
     }
 

@@ -61,6 +61,10 @@ impl Binding {
         }
     }
 
+    pub(super) fn lives(&self, now: Instant) -> bool {
+        self.expires_at.is_none_or(|at| at > now)
+    }
+
     /// Whole seconds it still lives.
     pub(super) fn remaining(&self, now: Instant) -> u64 {
         self.expires_at
@@ -148,9 +152,16 @@ impl Bindings {
         self.by_flow.range(all).map(|(_, id)| *id).collect()
     }
 
+    /// Those of a user that have not run out.
+    pub(super) fn live(&self, now: Instant, aor: &Aor) -> impl Iterator<Item = &Binding> {
+        self.of(aor)
+            .iter()
+            .filter(move |binding| binding.lives(now))
+    }
+
     /// Where requests for a user go: of each device one flow at a time, the latest first.
-    pub(super) fn targets(&self, aor: &Aor, instance: Option<&str>) -> Targets {
-        let mut sorted: Vec<_> = self.of(aor).iter().collect();
+    pub(super) fn targets(&self, now: Instant, aor: &Aor, instance: Option<&str>) -> Targets {
+        let mut sorted: Vec<_> = self.live(now, aor).collect();
         sorted.sort_by_key(|binding| core::cmp::Reverse(binding.updated));
         let mut groups: Vec<(Option<&str>, Vec<Target>)> = Vec::new();
         for binding in sorted {

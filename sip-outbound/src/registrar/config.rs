@@ -1,5 +1,7 @@
 //! What a registrar is told in the beginning.
 
+use core::time::Duration;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -43,8 +45,13 @@ pub struct RegistrarConfig {
     pub max_events: usize,
     /// Path values of a request: 8.
     pub max_path: usize,
-    /// Requests that wait for the host to look a key up: 256; more are refused with 503.
+    /// Requests that wait for the host to look a key up. Default: 256; more are refused with 503.
     pub max_pending: usize,
+    /// The same of one flow of a client. Default: 8.
+    pub max_pending_per_flow: usize,
+    /// How long the host may take to look a key up, then the request is answered with 500.
+    /// Default: 5 s.
+    pub key_timeout: Duration,
 }
 
 /// Why a configuration does not work.
@@ -57,8 +64,8 @@ pub enum RegistrarConfigError {
     /// Times contradict each other.
     #[error("contradictory times")]
     Expires,
-    /// A limit is zero.
-    #[error("limit is zero")]
+    /// A limit or a wait is zero.
+    #[error("limit or wait is zero")]
     Zero,
     /// The challenges cannot be made.
     #[error(transparent)]
@@ -87,6 +94,8 @@ impl RegistrarConfig {
             max_events: 4096,
             max_path: 8,
             max_pending: 256,
+            max_pending_per_flow: 8,
+            key_timeout: Duration::from_secs(5),
         }
     }
 
@@ -145,6 +154,8 @@ impl RegistrarConfig {
             || self.max_events == 0
             || self.max_path == 0
             || self.max_pending == 0
+            || self.max_pending_per_flow == 0
+            || self.key_timeout.is_zero()
         {
             return Err(RegistrarConfigError::Zero);
         }

@@ -19,7 +19,7 @@ pub use config::{RegistrarConfig, RegistrarConfigError};
 pub use targets::{Next, Target, Targets, with_all_challenges};
 
 use crate::Instant;
-use crate::time::Clock;
+use crate::time::{Clock, Timers};
 use crate::ua::FlowId;
 use crate::wire::{Aor, Builder, Message, Method, Name, Request, SipUri, StatusCode, same_host};
 use bindings::Bindings;
@@ -36,7 +36,8 @@ pub enum RegisterStep {
     /// Send this response.
     Respond(Message),
     /// Look up the user's key (H(user:realm:password), see [`http_connect::auth::ha1`]) and whether
-    /// the user may register this name; then call [`Registrar::key_found`].
+    /// the user may register this name; then call [`Registrar::key_found`], within
+    /// [`key_timeout`](RegistrarConfig::key_timeout).
     NeedKey {
         /// To be given back.
         ticket: Ticket,
@@ -91,6 +92,9 @@ struct Pending {
     binding: String,
 }
 
+/// Bindings that run out in one call at most; the others follow as the host takes events.
+const SWEEP: usize = 256;
+
 /// Keeps the bindings of a domain.
 ///
 /// It answers requests; transactions, and the way to and from it, are the host's.
@@ -126,7 +130,11 @@ pub struct Registrar {
     bindings: Bindings,
     gruus: Gruus,
     pending: BTreeMap<Ticket, Pending>,
+    /// When a question has to be answered.
+    questions: Timers<Ticket>,
     next_ticket: u64,
+    /// Responses to requests whose questions were not answered in time.
+    late: VecDeque<(Ticket, Message)>,
     events: VecDeque<RegistrarEvent>,
 }
 
@@ -174,7 +182,9 @@ impl Registrar {
             bindings: Bindings::default(),
             gruus: Gruus::default(),
             pending: BTreeMap::new(),
+            questions: Timers::new(),
             next_ticket: 0,
+            late: VecDeque::new(),
             events: VecDeque::new(),
             config,
         })
@@ -213,9 +223,8 @@ impl Registrar {
                 return RegisterStep::Respond(self.refuse(request, &refusal));
             }
         };
-        if self.pending.len() >= self.config.max_pending {
-            let refusal = StatusCode::SERVICE_UNAVAILABLE.into();
-            return RegisterStep::Respond(self.refuse(request, &refusal));
+        if let Some(response) = self.screen(now, request, &binding, &claim) {
+            return RegisterStep::Respond(response);
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.saturating_add(1);
@@ -227,12 +236,43 @@ impl Registrar {
             binding,
         };
         self.pending.insert(ticket, pending);
+        let wait = self.config.key_timeout;
+        self.questions.arm(ticket, now, wait);
         RegisterStep::NeedKey {
             ticket,
             user,
             hash,
             aor,
         }
+    }
+
+    /// The answer to a request whose user is not looked up: the nonce is none of ours, or there are
+    /// as many questions as allowed.
+    fn screen(
+        &mut self,
+        now: Instant,
+        request: &Request,
+        binding: &str,
+        claim: &DigestClaim,
+    ) -> Option<Message> {
+        let digest = self.digest.as_ref()?;
+        match digest.screen(now, binding.as_bytes(), digest_request(request), claim) {
+            Ok(()) => {}
+            Err(DigestRefusal::Malformed) => {
+                return Some(self.refuse(request, &StatusCode::BAD_REQUEST.into()));
+            }
+            // Of another server, or of this one before it was started: nothing is wrong with the
+            // password.
+            Err(DigestRefusal::Forged) => return Some(self.challenge(now, request, binding, true)),
+            Err(_) => return Some(self.challenge(now, request, binding, false)),
+        }
+        let same = |pending: &&Pending| pending.binding == binding;
+        let of_flow = self.pending.values().filter(same).count();
+        let share = !binding.is_empty() && of_flow >= self.config.max_pending_per_flow;
+        if !share && self.pending.len() < self.config.max_pending {
+            return None;
+        }
+        Some(self.refuse(request, &StatusCode::SERVICE_UNAVAILABLE.into()))
     }
 
     /// The host has looked a user up: the response to send. `None` for an unknown ticket.
@@ -244,6 +284,7 @@ impl Registrar {
     ) -> Option<Message> {
         let now = self.clock.advance(now);
         self.expire(now);
+        self.questions.disarm(ticket);
         let Pending {
             request,
             flow,
@@ -258,16 +299,14 @@ impl Registrar {
                 exists,
             } => (Some(ha1), *authorised, *exists),
         };
-        let digest_request = DigestRequest {
-            method: request.method().as_str(),
-            uri: request.uri_text(),
-            body: request.body(),
-        };
+        let asked = digest_request(&request);
         let digest = self.digest.as_mut()?;
-        let proof = digest.verify_claim(now, binding.as_bytes(), digest_request, claim, ha1);
+        let proof = digest.verify_claim(now, binding.as_bytes(), asked, claim, ha1);
         Some(match proof {
             Err(DigestRefusal::Malformed) => self.refuse(&request, &StatusCode::BAD_REQUEST.into()),
-            Err(DigestRefusal::Stale) => self.challenge(now, &request, &binding, true),
+            Err(DigestRefusal::Stale | DigestRefusal::Forged) => {
+                self.challenge(now, &request, &binding, true)
+            }
             Err(_) => self.challenge(now, &request, &binding, false),
             Ok(_) if !authorised => self.refuse(&request, &StatusCode::FORBIDDEN.into()),
             Ok(_) if !exists => self.refuse(&request, &StatusCode::NOT_FOUND.into()),
@@ -364,20 +403,21 @@ impl Registrar {
     /// Where requests for this URI go; a GRUU names one device (RFC 5627). `None` when the domain
     /// is not served here.
     pub fn targets(&self, uri: &SipUri<'_>) -> Option<Targets> {
+        let now = self.clock.now();
         let mut domains = self.config.domains.iter();
         if !domains.any(|domain| same_host(domain, uri.host())) {
             return None;
         }
         if !uri.has_param("gr") {
-            return Some(self.bindings.targets(&uri.aor(), None));
+            return Some(self.bindings.targets(now, &uri.aor(), None));
         }
         Some(match uri.param("gr") {
             Some(instance) => {
                 let instance = store::normal_instance(instance);
-                self.bindings.targets(&uri.aor(), Some(&instance))
+                self.bindings.targets(now, &uri.aor(), Some(&instance))
             }
             None => match self.gruus.find(uri.user().unwrap_or_default()) {
-                Some((aor, instance)) => self.bindings.targets(aor, Some(instance)),
+                Some((aor, instance)) => self.bindings.targets(now, aor, Some(instance)),
                 None => Targets::new(alloc::vec::Vec::new()),
             },
         })
@@ -392,7 +432,8 @@ impl Registrar {
 
     /// A flow of a client that is connected here is gone: all bindings over it are, too.
     pub fn flow_closed(&mut self, now: Instant, flow: FlowId) {
-        self.clock.advance(now);
+        let now = self.clock.advance(now);
+        self.expire(now);
         for binding in self.bindings.on_flow(flow) {
             self.drop_binding(binding);
         }
@@ -404,26 +445,50 @@ impl Registrar {
         self.events.push_back(RegistrarEvent::Lost { aor, binding });
     }
 
-    /// Takes in that it is `now`: bindings run out.
+    /// Lets bindings run out, and gives up questions that are not answered. When many are due, the
+    /// rest of them runs out while [`poll_event`](Self::poll_event) is called.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock.advance(now);
         self.expire(now);
     }
 
-    /// Also before each request, for hosts that are late.
+    /// Also before each request, for hosts that are late. What has not been reached does not count
+    /// any more all the same.
     fn expire(&mut self, now: Instant) {
-        while let Some((aor, binding)) = self.bindings.expired(now) {
+        while let Some(ticket) = self.questions.expired(now) {
+            if let Some(pending) = self.pending.remove(&ticket) {
+                let retry = (Name::RETRY_AFTER, String::from("5"));
+                let refusal = Refusal(StatusCode::SERVER_ERROR, Some(retry));
+                let response = self.refuse(&pending.request, &refusal);
+                self.late.push_back((ticket, response));
+            }
+        }
+        for _ in 0..SWEEP {
+            let Some((aor, binding)) = self.bindings.expired(now) else {
+                return;
+            };
             self.lost(aor, &binding);
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.bindings.poll_timeout()
+        let timers = [self.bindings.poll_timeout(), self.questions.next()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// The next response to a request whose key the host has not found within
+    /// [`key_timeout`](RegistrarConfig::key_timeout): 500. An answer to its ticket comes too late
+    /// now.
+    pub fn poll_response(&mut self) -> Option<(Ticket, Message)> {
+        self.late.pop_front()
     }
 
     /// What has changed next.
     pub fn poll_event(&mut self) -> Option<RegistrarEvent> {
+        if self.events.is_empty() {
+            self.expire(self.clock.now());
+        }
         self.events.pop_front()
     }
 
@@ -440,6 +505,14 @@ impl Registrar {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+fn digest_request(request: &Request) -> DigestRequest<'_> {
+    DigestRequest {
+        method: request.method().as_str(),
+        uri: request.uri_text(),
+        body: request.body(),
     }
 }
 

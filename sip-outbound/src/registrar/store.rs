@@ -322,26 +322,26 @@ impl Registrar {
         flow: Option<FlowId>,
     ) -> Result<Vec<Binding>, Refusal> {
         let old = self.bindings.of(aor).len();
-        let mut set = self.bindings.of(aor).to_vec();
+        let mut set: Vec<_> = self.bindings.live(now, aor).cloned().collect();
+        let first = self.bindings.now_serial();
         for change in changes {
-            let found = set
-                .iter()
-                .position(|binding| binding.is_same(&change.key, &change.uri.as_uri()));
-            let id = match found {
-                Some(at) => {
-                    let binding = set.remove(at);
+            let uri = change.uri.as_uri();
+            let same = |binding: &mut Binding| binding.is_same(&change.key, &uri);
+            let mut id = None;
+            // Equality of URIs is not transitive: there may be several.
+            for binding in set.extract_if(.., same) {
+                // A Contact may stand twice in one request: the last one counts.
+                if binding.updated < first {
                     in_order(&binding, request)?;
-                    // Over another way it is another one: what is learned of the old way too late
-                    // must not end it.
-                    let way = (&binding.uri, &*binding.path, binding.flow);
-                    if way == (&change.uri, path, flow) {
-                        binding.id
-                    } else {
-                        self.bindings.new_id()
-                    }
                 }
-                None => self.bindings.new_id(),
-            };
+                // Over another way it is another one: what is learned of the old way too late
+                // must not end it.
+                let way = (&binding.uri, &*binding.path, binding.flow);
+                if way == (&change.uri, path, flow) {
+                    id = Some(binding.id);
+                }
+            }
+            let id = id.unwrap_or_else(|| self.bindings.new_id());
             if change.expires == 0 {
                 continue;
             }
@@ -390,7 +390,7 @@ impl Registrar {
     ) -> Message {
         let tag = self.tag();
         let gruu = self.config.gruu && request.has_tag(Name::SUPPORTED, "gruu");
-        let set = self.bindings.of(aor).to_vec();
+        let set: Vec<_> = self.bindings.live(now, aor).cloned().collect();
         let mut builder = Builder::reply(request, StatusCode::OK, Some(&tag));
         for binding in &set {
             let remaining = binding.remaining(now);

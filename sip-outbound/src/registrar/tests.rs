@@ -978,3 +978,151 @@ fn a_registrar_that_clients_reach_directly_answers_their_keep_alives() {
     let answer = ask(&mut registrar, 0, Some(1), &request("c", 1, 1, &rows));
     assert_eq!(answer.seconds(Name::FLOW_TIMER), Ok(100));
 }
+
+/// Credentials for a nonce of the right shape that was never issued.
+fn forged(challenge: &Response, rng: &mut http_connect::Rng) -> String {
+    let rows = authorize(challenge, rng, "secret");
+    let nonce = rows.split("nonce=\"").nth(1).unwrap();
+    let nonce = nonce.split('"').next().unwrap();
+    rows.replace(nonce, &"A".repeat(nonce.len()))
+}
+
+// spec: SEC-P-11
+#[test]
+fn no_key_is_looked_up_for_a_nonce_that_was_never_issued() {
+    let mut registrar = registrar(RegistrarConfig::new("ims.example.com"));
+    let mut rng = http_connect::Rng::from_seed([9; 32]);
+    let challenge = ask(&mut registrar, 0, Some(1), &request("c", 1, 1, ""));
+    let rows = forged(&challenge, &mut rng);
+    for cseq in 2..2000 {
+        let asked = request("c", cseq, 1, &rows);
+        let RegisterStep::Respond(message) =
+            registrar.handle_register(at(1), Some(FlowId(1)), &asked)
+        else {
+            panic!("a question");
+        };
+        let answer = Response::check(message, &Limits::DEFAULT).unwrap();
+        assert_eq!(answer.code().number(), 401);
+        // A server that was started anew has to be asked again, not the user.
+        let row = answer.rows(Name::WWW_AUTHENTICATE).next().unwrap();
+        assert!(row.contains("stale=true"), "{row}");
+    }
+    assert!(registrar.pending.is_empty());
+}
+
+#[test]
+fn a_question_that_nobody_answers_ends_with_500_and_makes_room() {
+    let mut registrar = registrar(RegistrarConfig {
+        max_pending: 2,
+        ..RegistrarConfig::new("ims.example.com")
+    });
+    let mut rng = http_connect::Rng::from_seed([9; 32]);
+    let mut login = |registrar: &mut Registrar, secs: u64, flow: u64| {
+        let bare = request("c", 1, 1, "");
+        let challenge = ask(registrar, secs, Some(flow), &bare);
+        let rows = authorize(&challenge, &mut rng, "secret");
+        registrar.handle_register(at(secs), Some(FlowId(flow)), &request("c", 2, 1, &rows))
+    };
+    let mut tickets = Vec::new();
+    for flow in 1..=2 {
+        let RegisterStep::NeedKey { ticket, .. } = login(&mut registrar, 0, flow) else {
+            panic!("no question");
+        };
+        tickets.push(ticket);
+    }
+    assert!(matches!(
+        login(&mut registrar, 0, 3),
+        RegisterStep::Respond(_)
+    ));
+    assert_eq!(registrar.poll_timeout(), Some(at(5)));
+    registrar.handle_timeout(at(5));
+    for ticket in tickets {
+        let (late, response) = registrar.poll_response().unwrap();
+        assert_eq!(late, ticket);
+        let response = Response::check(response, &Limits::DEFAULT).unwrap();
+        assert_eq!(response.code().number(), 500);
+        assert!(response.has(Name::RETRY_AFTER));
+        let answer = KeyAnswer::Unknown;
+        assert!(registrar.key_found(at(5), ticket, &answer).is_none());
+    }
+    assert!(registrar.poll_response().is_none() && registrar.poll_timeout().is_none());
+    assert!(matches!(
+        login(&mut registrar, 6, 3),
+        RegisterStep::NeedKey { .. }
+    ));
+}
+
+#[test]
+fn one_flow_does_not_take_the_questions_of_all() {
+    let mut registrar = registrar(RegistrarConfig::new("ims.example.com"));
+    let mut rng = http_connect::Rng::from_seed([9; 32]);
+    let mut questions = |registrar: &mut Registrar, flow: u64| {
+        let challenge = ask(registrar, 0, Some(flow), &request("c", 1, 1, ""));
+        let rows = authorize(&challenge, &mut rng, "wrong");
+        let asked = request("c", 2, 1, &rows);
+        let steps = (0..1000).map(|_| registrar.handle_register(at(0), Some(FlowId(flow)), &asked));
+        steps
+            .filter(|step| matches!(step, RegisterStep::NeedKey { .. }))
+            .count()
+    };
+    assert_eq!(questions(&mut registrar, 1), 8);
+    assert_eq!(questions(&mut registrar, 2), 8);
+}
+
+#[test]
+fn many_bindings_that_run_out_at_once_take_many_small_steps() {
+    let mut registrar = registrar(RegistrarConfig {
+        max_events: 10_000,
+        ..open()
+    });
+    for n in 0..3000 {
+        let text = alloc::format!(
+            "REGISTER sip:ims.example.com SIP/2.0\r\nVia: SIP/2.0/TLS h;branch=z9hG4bK1\r\nFrom: <sip:u{n}@ims.example.com>;tag=1\r\n\
+             To: <sip:u{n}@ims.example.com>\r\nCall-ID: c{n}\r\nCSeq: 1 REGISTER\r\nContact: <sip:a@h>;expires=60\r\n\r\n"
+        );
+        let message =
+            Message::parse(text.as_bytes(), &crate::wire::ParseConfig::default()).unwrap();
+        let asked = Request::check(message, &Limits::DEFAULT).unwrap();
+        assert_eq!(code(&mut registrar, &asked), 200);
+    }
+    while registrar.poll_event().is_some() {}
+    registrar.handle_timeout(at(60));
+    assert_eq!(registrar.len(), 3000 - SWEEP);
+    // What has not been reached is no target any more.
+    let uri = crate::wire::UriBuf::parse("sip:u2999@ims.example.com").unwrap();
+    assert!(registrar.targets(&uri.as_uri()).unwrap().is_empty());
+    let lost = core::iter::from_fn(|| registrar.poll_event()).count();
+    assert_eq!((lost, registrar.len()), (3000, 0));
+    assert_eq!(registrar.poll_timeout(), None);
+}
+
+// spec: OUT-6-3
+#[test]
+fn a_contact_that_stands_twice_is_one_binding() {
+    let mut registrar = registrar(open());
+    let twice = "Contact: <sip:a@h>;q=0.1, <sip:a@H>;q=0.9\r\n";
+    assert_eq!(code(&mut registrar, &request("c", 1, 1, twice)), 200);
+    let [binding] = registrar.bindings.of(&alice()) else {
+        panic!("one binding");
+    };
+    assert_eq!(binding.params, ";q=0.9");
+    // URIs that differ from each other can both be the same as a third one.
+    let two = "Contact: <sip:a@h;x=1>, <sip:a@h;x=2>\r\n";
+    assert_eq!(
+        code(
+            &mut registrar,
+            &request("c", 2, 1, "Contact: <sip:a@h>;expires=0\r\n")
+        ),
+        200
+    );
+    assert_eq!(code(&mut registrar, &request("c", 3, 1, two)), 200);
+    assert_eq!(registrar.len(), 2);
+    assert_eq!(
+        code(
+            &mut registrar,
+            &request("c", 4, 1, "Contact: <sip:a@h>\r\n")
+        ),
+        200
+    );
+    assert_eq!(registrar.len(), 1);
+}

@@ -379,6 +379,12 @@ impl Home {
     /// What goes to the edge proxy next, and on which stream. What that would not take is left
     /// out: the answer to a request with so many Vias that nothing can be added to them.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(FlowId, Bytes)> {
+        while let Some((ticket, response)) = self.registrar.poll_response() {
+            if let Some(id) = self.by_ticket.remove(&ticket) {
+                self.asked.remove(&id);
+                self.answer_register(now, id, &response);
+            }
+        }
         self.transaction_events(now);
         self.settle();
         loop {
