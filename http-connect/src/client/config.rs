@@ -1,5 +1,6 @@
 //! What is fixed for a tunnel.
 
+use core::fmt;
 use core::time::Duration;
 
 use alloc::string::String;
@@ -18,9 +19,10 @@ const RESERVED: [&str; 6] = [
 ];
 
 /// What is fixed for a tunnel, besides where it leads.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConnectConfig {
-    /// Further fields of the request: name and value.
+    /// Further fields of the request: name and value. `Debug` shows the names only: a value may be
+    /// a token.
     pub fields: Vec<(String, String)>,
     /// Sends `Proxy-Connection: keep-alive`, which proxies that speak HTTP/1.0 want before a
     /// multi-leg handshake. Off.
@@ -51,6 +53,28 @@ pub struct ConnectConfig {
     pub max_reconnects: u8,
     /// The tunnel will carry TLS: [`Tunnel::read`](super::Tunnel::read) refuses anything else. Off.
     pub expect_tls: bool,
+}
+
+impl fmt::Debug for ConnectConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.fields.iter().map(|(name, _)| name).collect();
+        f.debug_struct("ConnectConfig")
+            .field("fields", &names)
+            .field("proxy_connection", &self.proxy_connection)
+            .field("alpn", &self.alpn)
+            .field("limits", &self.limits)
+            .field("leniency", &self.leniency)
+            .field("unauthorized_is_407", &self.unauthorized_is_407)
+            .field("max_body", &self.max_body)
+            .field("kept_body", &self.kept_body)
+            .field("max_interim", &self.max_interim)
+            .field("exchange_timeout", &self.exchange_timeout)
+            .field("total_timeout", &self.total_timeout)
+            .field("body_timeout", &self.body_timeout)
+            .field("max_reconnects", &self.max_reconnects)
+            .field("expect_tls", &self.expect_tls)
+            .finish()
+    }
 }
 
 impl Default for ConnectConfig {

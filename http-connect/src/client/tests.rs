@@ -1035,3 +1035,17 @@ fn a_408_is_asked_again_once() {
     rig.connect();
     assert_eq!(rig.rejected(answer).status, 408);
 }
+
+// spec: SEC-G-15
+#[test]
+fn debug_output_shows_no_value_of_a_further_field() {
+    let config = ConnectConfig {
+        fields: alloc::vec![("X-Token".into(), "secret".into())],
+        ..ConnectConfig::default()
+    };
+    let text = alloc::format!("{config:?}");
+    assert!(
+        text.contains("X-Token") && !text.contains("secret"),
+        "{text}"
+    );
+}
