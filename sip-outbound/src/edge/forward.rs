@@ -120,6 +120,9 @@ impl EdgeProxy {
             keep: access && self.offers_keep(request),
             agree,
         };
+        if access && *request.method() == Method::INVITE {
+            self.calling.insert((source, id));
+        }
         self.contexts.insert(id, context);
         self.dispatch(now, Some(id), plan);
     }
@@ -244,6 +247,19 @@ impl EdgeProxy {
         }
         if let Ok(message) = builder.finish(b"") {
             let _ = self.servers.respond(now, id, &message);
+        }
+    }
+
+    /// Gives up what a client that is gone was calling: nobody would hear the answer (3GPP TS 24.229
+    /// section 5.2.8.1).
+    pub(super) fn cancel_invites_of(&mut self, now: Instant, source: FlowId) {
+        let all = (source, ServerId(0))..=(source, ServerId(u64::MAX));
+        let invites: Vec<ServerId> = self.calling.range(all).map(|(_, id)| *id).collect();
+        for invite in invites {
+            self.calling.remove(&(source, invite));
+            if self.servers.is_open(invite) {
+                self.cancelled(now, invite);
+            }
         }
     }
 

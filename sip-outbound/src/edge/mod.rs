@@ -137,6 +137,8 @@ pub struct EdgeProxy {
     clients: ClientTransactions,
     servers: ServerTransactions,
     contexts: BTreeMap<ServerId, Context>,
+    /// INVITEs of clients, by their flow.
+    calling: BTreeSet<(FlowId, ServerId)>,
     by_client: BTreeMap<ClientId, ServerId>,
     /// Requests that wait for a flow to the core.
     waiting: BTreeMap<FlowId, Vec<Waiting>>,
@@ -177,6 +179,7 @@ impl EdgeProxy {
             clients: ClientTransactions::new(config.timings, config.max_client_transactions, now),
             servers: ServerTransactions::new(config.timings, config.max_server_transactions, now),
             contexts: BTreeMap::new(),
+            calling: BTreeSet::new(),
             by_client: BTreeMap::new(),
             waiting: BTreeMap::new(),
             waiting_count: 0,
@@ -449,6 +452,9 @@ impl EdgeProxy {
         }
         for waiting in self.take_waiting(flow) {
             self.waiting_failed(now, waiting);
+        }
+        if entry.side == Side::Access {
+            self.cancel_invites_of(now, flow);
         }
         if !matches!(end, EdgeFlowEnd::Closed | EdgeFlowEnd::Unsent) {
             self.leftovers.keep(flow, entry.out);

@@ -59,7 +59,9 @@ impl EdgeProxy {
                 match event {
                     ServerEvent::NoAck(_) | ServerEvent::Abandoned(_) => {}
                     ServerEvent::Ended(server) => {
-                        self.contexts.remove(&server);
+                        if let Some(context) = self.contexts.remove(&server) {
+                            self.calling.remove(&(context.source, server));
+                        }
                     }
                 }
             } else if let Some(outgoing) = self

@@ -16,7 +16,7 @@ use crate::wire::{Builder, Method, Request, Response, StatusCode, split_list};
 
 /// A server transaction; numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServerId(u64);
+pub struct ServerId(pub(crate) u64);
 
 /// What a request turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -511,6 +511,46 @@ fn a_cancel_follows_its_invite() {
     assert!(bench.sent.is_empty());
 }
 
+#[test]
+fn what_a_lost_client_was_calling_rings_no_longer() {
+    let mut bench = bench(config());
+    bench.input(bench.client, text("INVITE", "sip:bob@far", ""));
+    let (flow, invite) = bench.next_request();
+    bench.answer(flow, &invite, 180, &[]);
+    bench.sent.clear();
+    bench.edge.flow_failed(bench.now, bench.client);
+    bench.drain();
+    let (on, cancel) = bench.next_request();
+    assert_eq!((on, cancel.method().as_str()), (flow, "CANCEL"));
+    assert_eq!(cancel.branch(), invite.branch());
+    bench.answer(flow, &cancel, 200, &[]);
+    bench.answer(flow, &invite, 487, &[]);
+    let (on, ack) = bench.next_request();
+    assert_eq!((on, ack.method().as_str()), (flow, "ACK"));
+    assert!(bench.sent.is_empty());
+}
+
+#[test]
+fn a_client_lost_before_the_first_response_is_cancelled_with_it() {
+    let mut bench = bench(config());
+    bench.input(bench.client, text("INVITE", "sip:bob@far", ""));
+    let (flow, invite) = bench.next_request();
+    bench.edge.flow_failed(bench.now, bench.client);
+    bench.drain();
+    assert!(bench.sent.is_empty(), "CANCEL waits for a response");
+    bench.answer(flow, &invite, 180, &[]);
+    assert_eq!(bench.next_request().1.method().as_str(), "CANCEL");
+    // An answered call is left to its two ends.
+    let mut bench = self::bench(config());
+    bench.input(bench.client, text("INVITE", "sip:bob@far", ""));
+    let (flow, invite) = bench.next_request();
+    bench.answer(flow, &invite, 200, &[]);
+    bench.sent.clear();
+    bench.edge.flow_failed(bench.now, bench.client);
+    bench.drain();
+    assert!(bench.sent.is_empty());
+}
+
 // spec: LOOP-4.2-1
 #[test]
 fn a_loop_is_seen_and_a_spiral_passes() {
