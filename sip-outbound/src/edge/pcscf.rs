@@ -3,11 +3,47 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::EdgeProxy;
 use super::flow::EdgeFlow;
-use crate::wire::{Editor, Limits, Name, NameAddr, Request, Uri, split_list};
+use super::{EdgeProxy, Side};
+use crate::wire::{Editor, Limits, Name, NameAddr, Params, Request, Uri, split_list};
+
+/// What stays within the network (RFC 7315 section 6, RFC 5502 section 7, TS 24.229 section 4.4):
+/// no client gets it or says it.
+const WITHIN_THE_NETWORK: [&str; 5] = [
+    "P-Charging-Vector",
+    "P-Charging-Function-Addresses",
+    "P-Served-User",
+    "P-Visited-Network-ID",
+    "Remote-Party-ID",
+];
+
+/// What clients may learn from the network, but may not say themselves (RFC 3325 section 5, RFC
+/// 7315 section 4.2).
+const SAID_BY_THE_NETWORK: [&str; 2] = ["P-Asserted-Identity", "P-Called-Party-ID"];
 
 impl EdgeProxy {
+    /// Keeps what only the network may say to the network, in requests and responses.
+    pub(super) fn guard_trust<'m>(&self, from: Side, to: Side, mut edit: Editor<'m>) -> Editor<'m> {
+        if self.config.pcscf.is_none() || (from, to) == (Side::Core, Side::Core) {
+            return edit;
+        }
+        for name in WITHIN_THE_NETWORK {
+            edit = edit.remove(name);
+        }
+        if from == Side::Access {
+            for name in SAID_BY_THE_NETWORK {
+                edit = edit.remove(name);
+            }
+        }
+        let limits = &self.config.parse.limits;
+        edit.map_rows(Name::P_ACCESS_NETWORK_INFO, |row| {
+            let said: Vec<&str> = split_list(row)
+                .filter(|info| !is_of_network(info, limits))
+                .collect();
+            (!said.is_empty()).then(|| said.join(", "))
+        })
+    }
+
     /// Says by `integrity-protected` how a REGISTER came, in place of what the client says.
     pub(super) fn protect<'m>(
         &self,
@@ -82,6 +118,13 @@ impl EdgeProxy {
         edit.remove(Name::P_PREFERRED_IDENTITY)
             .set(Name::P_ASSERTED_IDENTITY, &alloc::format!("<{identity}>"))
     }
+}
+
+/// Whether an access network has said this of itself (RFC 7315 section 5.4), or may have: what
+/// cannot be read is not believed.
+fn is_of_network(info: &str, limits: &Limits) -> bool {
+    let params = info.find(';').and_then(|at| info.get(at..)).unwrap_or("");
+    Params::parse(params, limits.params).map_or(true, |params| params.has("network-provided"))
 }
 
 fn is_same_identity(known: &str, preferred: &Uri<'_>, limits: &Limits) -> bool {

@@ -103,6 +103,11 @@ impl EdgeProxy {
         edit = decrement(edit, request)?;
         edit = self.strip_agreement(entry, edit);
         edit = self.record_route(edit, source, request, own.as_ref(), &direction, &limits);
+        let to = match direction {
+            Direction::Incoming { .. } => Side::Access,
+            Direction::Outgoing => Side::Core,
+        };
+        edit = self.guard_trust(entry.side, to, edit);
         if let Direction::Incoming { flow, .. } = direction {
             return finish(edit, Hop::Flow(flow), loop_hash);
         }

@@ -46,7 +46,7 @@ impl EdgeProxy {
         let Some(context) = self.contexts.get(&server).copied() else {
             return;
         };
-        let Some(message) = self.returned(now, &context, server, response) else {
+        let Some(message) = self.returned(now, flow, &context, server, response) else {
             return;
         };
         // Fails when the other side has answered twice.
@@ -57,11 +57,16 @@ impl EdgeProxy {
     fn returned(
         &mut self,
         now: Instant,
+        flow: FlowId,
         context: &Context,
         server: ServerId,
         response: &Response,
     ) -> Option<Message> {
         let mut edit = response.edit().pop_first(Name::VIA);
+        let side = |flow| self.flows.get(&flow).map(|flow| flow.side);
+        if let (Some(from), Some(to)) = (side(flow), side(context.source)) {
+            edit = self.guard_trust(from, to, edit);
+        }
         if response.code() == StatusCode::SERVICE_UNAVAILABLE {
             // It is not this proxy that is overloaded (section 16.7 step 6).
             edit = edit.set_status(StatusCode::SERVER_ERROR);

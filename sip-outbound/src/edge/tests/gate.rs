@@ -150,6 +150,68 @@ fn a_client_may_choose_among_the_identities_of_its_registration() {
     }
 }
 
+/// What only the network may say, each with a word of its own.
+const OF_THE_NETWORK: &str = "P-Charging-Vector: icid-value=1\r\n\
+    P-Charging-Function-Addresses: ccf=x\r\nP-Served-User: <sip:x@y>\r\n\
+    P-Called-Party-ID: <sip:x@y>\r\nP-Visited-Network-ID: other\r\n\
+    Remote-Party-ID: <sip:x@y>\r\nP-Asserted-Identity: <sip:boss@x>\r\n\
+    P-Access-Network-Info: IEEE-802.11;network-provided, 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=\"a;network-provided;b\"\r\n\
+    P-Access-Network-Info: 3GPP-GERAN;network-provided\r\n";
+
+fn network_fields(message: &Message) -> Vec<String> {
+    let of_network = |name: &str| name.starts_with("P-") || name.starts_with("Remote-");
+    message
+        .headers()
+        .filter(|header| of_network(header.name))
+        .map(|header| {
+            let value = core::str::from_utf8(header.value).unwrap();
+            alloc::format!("{}: {value}", header.name)
+        })
+        .collect()
+}
+
+// spec: MEM-5.2.6-1
+#[test]
+fn what_only_the_network_may_say_stays_with_the_network() {
+    let own = "P-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=\"a;network-provided;b\"";
+    let mut bench = bench(pcscf());
+    let token = bench.register();
+    // From a client into the network, except who it is, which we say ourselves.
+    bench.input(bench.client, text("MESSAGE", "sip:bob@far", OF_THE_NETWORK));
+    let (flow, request) = bench.next_request();
+    let mut said = network_fields(&request);
+    said.retain(|field| !field.starts_with("P-Asserted-Identity"));
+    assert_eq!(said, [own]);
+    assert_ne!(request.only(Name::P_ASSERTED_IDENTITY), Ok("<sip:boss@x>"));
+    // From the network to a client, who may learn who calls it and by which of its names.
+    let to_client = alloc::format!(
+        "MESSAGE sip:alice@10.7.0.9:40112 SIP/2.0\r\nVia: SIP/2.0/TCP core;branch=z9hG4bKin\r\n\
+         Route: <sip:{token}@ep1.example.com;lr;ob>\r\nFrom: <sip:b@far>;tag=1\r\n\
+         To: <sip:alice@ims.example.com>\r\nCall-ID: in\r\nCSeq: 1 MESSAGE\r\nMax-Forwards: 70\r\n\
+         {OF_THE_NETWORK}Content-Length: 0\r\n\r\n"
+    );
+    bench.input(flow, to_client);
+    let (on, request) = bench.next_request();
+    assert_eq!(on, bench.client);
+    assert_eq!(
+        network_fields(&request),
+        [
+            "P-Called-Party-ID: <sip:x@y>",
+            "P-Asserted-Identity: <sip:boss@x>",
+            own
+        ]
+    );
+    // And in the answer of the client.
+    let rows = [
+        ("P-Asserted-Identity", "<sip:boss@x>"),
+        ("P-Charging-Vector", "icid-value=1"),
+    ];
+    bench.answer(bench.client, &request, 200, &rows);
+    let (on, response) = bench.next_response();
+    assert_eq!(on, flow);
+    assert!(network_fields(&response).is_empty());
+}
+
 /// A client behind a NAT that knows neither `keep` nor outbound.
 fn plain_register(cseq: u32, rows: &str) -> String {
     register(cseq, rows)
