@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use http_connect::auth::{HashAlgorithm, HexDigest, hash_joined};
 
+use super::heirs::Client;
 use super::{EdgeEvent, EdgeProxy, Timer};
 use crate::Instant;
 use crate::time::elapsed;
@@ -23,6 +24,8 @@ use crate::wire::{
 #[derive(Clone, Debug)]
 pub(super) struct FlowRegistration {
     pub(super) aor: Aor,
+    /// The device, if it says which one it is.
+    pub(super) client: Option<Client>,
     /// Who the client may say it is, as URIs; the first one is meant when it does not say.
     pub(super) identities: Vec<String>,
     pub(super) service_route: Vec<String>,
@@ -93,15 +96,24 @@ impl EdgeProxy {
         let Some(entry) = self.flows.get_mut(&flow) else {
             return edit;
         };
+        let client = client(&aor, request, &limits);
         let registration = FlowRegistration {
             aor: aor.clone(),
+            client: client.clone(),
             identities,
             service_route,
             interval,
             short,
         };
-        if entry.registration.replace(registration).is_none() {
+        let before = entry.registration.replace(registration);
+        if before.is_none() {
             entry.widen(&self.config);
+        }
+        if let Some(before) = before.and_then(|before| before.client) {
+            self.heirs.unregister(&before, flow);
+        }
+        if let Some(client) = client {
+            self.heirs.register(client, flow);
         }
         self.timers.disarm(Timer::Idle(flow));
         let granted = Duration::from_secs(u64::from(granted));
@@ -208,6 +220,12 @@ fn is_removal(request: &Request, limits: &Limits) -> bool {
         || request
             .contacts(limits)
             .all(|contact| contact.is_ok_and(|contact| contact.expires().or(default) == Some(0)))
+}
+
+/// The device that registers, if it says which one it is.
+fn client(aor: &Aor, request: &Request, limits: &Limits) -> Option<Client> {
+    let mut contacts = request.contacts(limits).filter_map(Result::ok);
+    contacts.find_map(|contact| Some(Client::new(aor, &contact.instance()?)))
 }
 
 /// Whether the request names this Contact.

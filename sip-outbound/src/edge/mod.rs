@@ -6,6 +6,7 @@ mod binding;
 mod config;
 mod flow;
 mod forward;
+mod heirs;
 mod output;
 mod pcscf;
 mod plan;
@@ -32,6 +33,7 @@ use crate::transaction::{ClientId, ClientTransactions, ServerId, ServerTransacti
 use crate::ua::{FlowAction, FlowId, FlowTarget};
 use crate::wire::{Aor, Message};
 use flow::{EdgeFlow, NextHop, Waiting};
+use heirs::Heirs;
 use plan::LoopKey;
 use respond::Context;
 
@@ -137,6 +139,7 @@ pub struct EdgeProxy {
     clients: ClientTransactions,
     servers: ServerTransactions,
     contexts: BTreeMap<ServerId, Context>,
+    heirs: Heirs,
     /// INVITEs of clients, by their flow.
     calling: BTreeSet<(FlowId, ServerId)>,
     by_client: BTreeMap<ClientId, ServerId>,
@@ -179,6 +182,7 @@ impl EdgeProxy {
             clients: ClientTransactions::new(config.timings, config.max_client_transactions, now),
             servers: ServerTransactions::new(config.timings, config.max_server_transactions, now),
             contexts: BTreeMap::new(),
+            heirs: Heirs::default(),
             calling: BTreeSet::new(),
             by_client: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -463,7 +467,14 @@ impl EdgeProxy {
         if stream {
             self.actions.push_back(FlowAction::CloseFlow { flow });
         }
-        if entry.registration.is_some() {
+        if let Some(registration) = entry.registration {
+            if let (Some(client), Some(at)) = (registration.client, entry.at) {
+                let token = FlowToken {
+                    at,
+                    serial: entry.serial,
+                };
+                self.heirs.bury(client, flow, token, self.config.max_flows);
+            }
             self.events.push_back(EdgeEvent::Unregistered { flow });
         }
         self.events.push_back(EdgeEvent::FlowEnded { flow, end });
@@ -492,8 +503,11 @@ impl EdgeProxy {
     fn unregister(&mut self, now: Instant, flow: FlowId) {
         let config = &self.config;
         if let Some(entry) = self.flows.get_mut(&flow)
-            && entry.registration.take().is_some()
+            && let Some(registration) = entry.registration.take()
         {
+            if let Some(client) = registration.client {
+                self.heirs.unregister(&client, flow);
+            }
             entry.narrow(config);
             self.timers.disarm(Timer::Registration(flow));
             self.timers.disarm(Timer::Idle(flow));

@@ -95,7 +95,7 @@ impl EdgeProxy {
             .first()
             .filter(|route| self.is_own(&route.as_uri()))
             .cloned();
-        let direction = self.direction(source, entry, own.as_ref())?;
+        let direction = self.direction(source, entry, request, own.as_ref())?;
         if own.is_some() {
             routes.remove(0);
             edit = edit.pop_first(Name::ROUTE);
@@ -235,6 +235,7 @@ impl EdgeProxy {
         &self,
         source: FlowId,
         entry: &EdgeFlow,
+        request: &Request,
         own: Option<&UriBuf>,
     ) -> Result<Direction, Reject> {
         let Some(route) = own else {
@@ -244,8 +245,19 @@ impl EdgeProxy {
             return Ok(Direction::Outgoing);
         };
         let token = self.tokens.open(text).map_err(|_| StatusCode::FORBIDDEN)?;
-        let flow = self.flow_of_token(&token).ok_or(StatusCode::FLOW_FAILED)?;
-        if flow == source {
+        let flow = self.flow_of_token(&token);
+        // A new request is the registrar's to send by another flow (RFC 5626 section 5.3.1); a
+        // dialog follows its client.
+        let heir = || {
+            let dialog = request.to_tag().is_some();
+            dialog.then(|| self.heirs.heir(&token)).flatten()
+        };
+        let flow = flow.or_else(heir).ok_or(StatusCode::FLOW_FAILED)?;
+        let client = entry
+            .registration
+            .as_ref()
+            .and_then(|own| own.client.as_ref());
+        if flow == source || client.is_some_and(|client| self.heirs.has(client, flow)) {
             return Ok(Direction::Outgoing);
         }
         // No client aims at another one.

@@ -298,6 +298,49 @@ fn with_one_flow_gone_the_other_one_still_leads_to_the_client() {
     );
 }
 
+#[test]
+fn a_dialog_follows_its_client_to_the_flow_it_has_now() {
+    let mut bench = bench(config());
+    let first = bench.register();
+    let (core, old) = (bench.core, bench.client);
+    let bye = |n: u8| {
+        let row = alloc::format!("Route: <sip:{first}@ep1.example.com;lr>\r\n");
+        text("BYE", "sip:alice@10.7.0.9", &row)
+            .replace(
+                "<sip:bob@ims.example.com>",
+                "<sip:bob@ims.example.com>;tag=2",
+            )
+            .replace("z9hG4bK", &alloc::format!("z9hG4bK{n}"))
+    };
+    bench.edge.flow_failed(at(0), old);
+    bench.input(core, bye(1));
+    assert_eq!(bench.code(core), 430, "it has none yet");
+    bench.client = bench
+        .edge
+        .flow_accepted(at(0), tuple(51050), Side::Access)
+        .unwrap();
+    bench.register();
+    bench.input(core, bye(2));
+    let (flow, request) = bench.next_request();
+    assert_eq!((flow, request.method().as_str()), (bench.client, "BYE"));
+    // Its own requests have the dead flow in their route set as well.
+    bench.input(bench.client, bye(3));
+    let (flow, request) = bench.next_request();
+    assert_ne!(flow, bench.client);
+    assert!(!request.has(Name::ROUTE));
+    // No other client follows, and nobody follows to where nothing is registered any more.
+    let other = bench
+        .edge
+        .flow_accepted(at(0), tuple(2000), Side::Access)
+        .unwrap();
+    bench.input(other, bye(4));
+    assert_eq!(bench.code(other), 403);
+    bench.edge.flow_failed(at(0), bench.client);
+    bench.sent.clear();
+    bench.input(core, bye(5));
+    assert_eq!(bench.code(core), 430);
+}
+
 // spec: OUT-5.3.1-3, SIP-16.9-1
 #[test]
 fn a_flow_that_dies_under_a_request_fails_it() {
