@@ -14,7 +14,8 @@ use crate::route::{reply_address, stamp_via};
 use crate::transaction::{Incoming, ServerId};
 use crate::ua::{FlowAction, FlowId, FlowTarget};
 use crate::wire::{
-    Builder, Message, Method, Name, Request, Response, StatusCode, UriBuf, is_answerable,
+    Builder, Message, Method, Name, Request, Response, StatusCode, UriBuf, has_way_back,
+    is_answerable,
 };
 
 impl EdgeProxy {
@@ -37,10 +38,20 @@ impl EdgeProxy {
         let stamped = stamp_via(&message, source, &limits).unwrap_or(message);
         match Request::check(stamped.clone(), &limits) {
             Ok(request) => self.handle_request(now, flow, &request),
-            Err(refusal) if is_answerable(&stamped, &limits) => {
+            Err(refusal) if self.may_refuse(flow, &stamped) => {
                 self.refuse(now, flow, &stamped, refusal.status);
             }
             Err(_) => self.drop_one(),
+        }
+    }
+
+    /// Whether a request that fails its check can be answered: on a stream also without From, To,
+    /// Call-ID or CSeq.
+    fn may_refuse(&self, flow: FlowId, message: &Message) -> bool {
+        let limits = &self.config.parse.limits;
+        match self.path(flow) {
+            Some(Path::Stream(_)) => has_way_back(message, limits),
+            Some(Path::Datagram(_)) | None => is_answerable(message, limits),
         }
     }
 
@@ -53,7 +64,7 @@ impl EdgeProxy {
 
     pub(super) fn refuse_broken(&mut self, now: Instant, flow: FlowId, message: &Message) {
         let limits = self.config.parse.limits;
-        if !is_answerable(message, &limits) {
+        if !self.may_refuse(flow, message) {
             return;
         }
         if let Err(refusal) = Request::check(message.clone(), &limits) {

@@ -337,12 +337,17 @@ impl fmt::Debug for Response {
 /// Whether a request that fails [`Request::check`] can be answered: top Via, From, To, Call-ID and
 /// CSeq are there to be copied, and it is no ACK.
 pub fn is_answerable(message: &Message, limits: &Limits) -> bool {
-    let tokens = |text: &str| all(text, is_token);
-    message.is_request()
-        && tokens(message.method())
-        && message.method() != Method::ACK.as_str()
-        && message.via(limits).is_ok()
+    has_way_back(message, limits)
         && [Name::FROM, Name::TO, Name::CALL_ID, Name::CSEQ]
             .into_iter()
             .all(|name| message.rows(name).next().is_some_and(|v| !v.is_empty()))
+}
+
+/// Whether a response, however incomplete, finds its way to who has sent this request. On a stream
+/// that is enough to refuse what nothing else would be heard of.
+pub(crate) fn has_way_back(message: &Message, limits: &Limits) -> bool {
+    message.is_request()
+        && all(message.method(), is_token)
+        && message.method() != Method::ACK.as_str()
+        && message.via(limits).is_ok()
 }

@@ -23,6 +23,7 @@ mod via;
 
 pub use addr::NameAddr;
 pub use builder::{Builder, Editor};
+pub(crate) use check::has_way_back;
 pub use check::{Flaw, Request, Response, Unacceptable, is_answerable};
 pub use error::{BuildError, ParseError, ParseErrorKind, ValueError};
 pub use escape::{escape_user, unescape};
