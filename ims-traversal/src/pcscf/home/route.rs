@@ -41,6 +41,8 @@ impl Home {
         };
         match targets {
             Some((targets, aor)) if targets.is_empty() => self.ask_user(id, aor),
+            // It would only come back: no other network is reached through this one.
+            None if !routed => self.reply(now, id, StatusCode::NOT_FOUND, &[]),
             Some((targets, _)) => {
                 let mut search = Search::new(link, prepared, Some(targets));
                 let first = search.first();

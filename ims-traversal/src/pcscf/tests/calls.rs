@@ -63,6 +63,20 @@ fn a_message_says_who_it_is_from_and_finds_its_way() {
 }
 
 #[test]
+fn what_is_for_another_domain_is_not_found_and_goes_nowhere() {
+    let mut world = World::new(home_config());
+    let alice = world.phone("alice", 1, 1);
+    for uri in ["sip:bob@elsewhere.example", "sip:elsewhere.example"] {
+        let request = sip_outbound::NewRequest::new(Method::MESSAGE, uri);
+        let ua = &mut world.phones[alice].ua;
+        ua.request(world.now, request).unwrap();
+        world.settle();
+        let code = world.phones[alice].response().2.code();
+        assert_eq!(code, StatusCode::NOT_FOUND, "{uri}");
+    }
+}
+
+#[test]
 fn who_is_not_registered_is_unavailable_and_who_does_not_exist_is_not_found() {
     let mut world = World::new(home_config());
     let alice = world.phone("alice", 1, 1);
