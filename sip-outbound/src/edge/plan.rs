@@ -41,7 +41,7 @@ pub(super) enum Hop {
     Target(UriBuf),
 }
 
-/// Why it goes nowhere.
+/// Why it goes nowhere, and what is answered here.
 #[derive(Clone, Debug)]
 pub(super) struct Reject {
     pub(super) code: StatusCode,
@@ -115,11 +115,26 @@ impl EdgeProxy {
             edit = self.check_service_route(entry, request, edit, &mut routes)?;
             edit = self.assert_identity(entry, request, edit);
         }
+        if routes.is_empty() && self.asks_about_us(request, &uri, &limits) {
+            return Err(Reject {
+                code: StatusCode::OK,
+                fields: alloc::vec![(Name::ACCEPT, String::from("application/sdp"))],
+            });
+        }
         if *request.method() == Method::REGISTER {
             edit = self.add_path(edit, source, entry, request, &limits)?;
         }
         let (edit, hop) = self.next_hop(edit, entry, &uri, routes)?;
         finish(edit, hop, loop_hash)
+    }
+
+    /// Whether this is an OPTIONS to this proxy itself (RFC 3261 section 11).
+    fn asks_about_us(&self, request: &Request, uri: &str, limits: &Limits) -> bool {
+        *request.method() == Method::OPTIONS
+            && Uri::parse(uri, limits).is_ok_and(|uri| {
+                uri.sip()
+                    .is_some_and(|uri| uri.user().is_none() && self.is_own(&uri))
+            })
     }
 
     fn check_gate(&self, entry: &EdgeFlow, request: &Request) -> Result<(), Reject> {

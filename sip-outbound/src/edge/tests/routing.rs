@@ -299,6 +299,37 @@ fn with_one_flow_gone_the_other_one_still_leads_to_the_client() {
 }
 
 #[test]
+fn a_question_about_the_proxy_is_answered_here() {
+    let mut bench = bench(config());
+    bench.register();
+    bench.input(bench.client, text("OPTIONS", "sip:ep1.example.com", ""));
+    let (flow, response) = bench.next_response();
+    assert_eq!((flow, response.code().number()), (bench.client, 200));
+    assert!(response.has(Name::ACCEPT) && response.to_tag().is_some());
+    // One about somebody goes on.
+    let user = text("OPTIONS", "sip:bob@ep1.example.com", "").replace("z9hG4bK", "z9hG4bKu");
+    bench.input(bench.client, user);
+    assert!(bench.next().1.is_request());
+}
+
+#[test]
+fn requests_without_names_are_refused_on_streams() {
+    for missing in ["From", "To", "Call-ID", "CSeq"] {
+        let mut bench = bench(config());
+        let whole = text("MESSAGE", "sip:bob@far", "");
+        let lines = whole.split_inclusive("\r\n");
+        let text: String = lines
+            .filter(|line| !line.starts_with(&alloc::format!("{missing}:")))
+            .collect();
+        bench.input(bench.client, text);
+        let (flow, message) = bench.next();
+        assert_eq!(flow, bench.client, "{missing}");
+        assert!(!message.is_request());
+        assert!(message.as_bytes().starts_with(b"SIP/2.0 400 "), "{missing}");
+    }
+}
+
+#[test]
 fn a_dialog_follows_its_client_to_the_flow_it_has_now() {
     let mut bench = bench(config());
     let first = bench.register();
