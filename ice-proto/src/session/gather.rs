@@ -66,9 +66,12 @@ impl Session {
                 continue;
             }
             let path = Path::Datagram(FiveTuple::udp(addr, turn.addr));
-            if !self.by_path.contains_key(&path) {
+            let owner = self.by_path.get(&path);
+            let Some(relay) = owner.and_then(|owner| self.relays.get_mut(owner)) else {
                 self.jobs.push_back(Job::Allocate { host, server });
-            } else if self.config.policy == Policy::All {
+                continue;
+            };
+            if !relay.replace() && self.config.policy == Policy::All {
                 // The relay is there from before a restart; what the NAT shows may have changed.
                 let server = turn.addr;
                 self.jobs.push_back(Job::Binding { host, server });

@@ -21,7 +21,7 @@ impl Session {
         let unused = |id: RelayId, relay: &Relay| match relay.phase {
             Phase::Stream | Phase::Socket | Phase::Allocating(_) => relay.is_older(now, YOUNG),
             Phase::Doubted(_) | Phase::Kept(_) => !self.agent.uses_relay(id),
-            Phase::Active(_) | Phase::Closing(_) => false,
+            Phase::Active(_) | Phase::Closing(_) | Phase::Replacing(_) => false,
         };
         let relays = self.relays.iter();
         let gone: Vec<RelayId> = relays
@@ -30,7 +30,8 @@ impl Session {
             .collect();
         self.close_relays(now, |id| gone.contains(&id));
         for (id, relay) in &mut self.relays {
-            if relay.doubt(now) {
+            let ends = matches!(relay.phase, Phase::Closing(_) | Phase::Replacing(_));
+            if relay.doubt(now) || ends {
                 self.agent.withhold_relay(*id);
             }
         }
@@ -47,6 +48,7 @@ impl Session {
             .collect();
         self.close_relays(now, |id| begun.contains(&id));
         for relay in self.relays.values_mut() {
+            relay.end();
             relay.trust();
         }
     }

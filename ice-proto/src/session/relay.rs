@@ -27,6 +27,8 @@ pub(super) enum Phase {
     Kept(Box<Client>),
     /// The allocation is being given back.
     Closing(Box<Client>),
+    /// The same, and from where it was reached another one is asked for afterwards.
+    Replacing(Box<Client>),
 }
 
 /// One relay, or the attempt at one.
@@ -48,7 +50,11 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) const fn is_gathering(&self) -> bool {
         match self.phase {
-            Phase::Stream | Phase::Socket | Phase::Allocating(_) | Phase::Doubted(_) => true,
+            Phase::Stream
+            | Phase::Socket
+            | Phase::Allocating(_)
+            | Phase::Doubted(_)
+            | Phase::Replacing(_) => true,
             Phase::Active(_) | Phase::Kept(_) | Phase::Closing(_) => false,
         }
     }
@@ -57,7 +63,11 @@ impl Relay {
     pub(super) const fn is_begun(&self) -> bool {
         match self.phase {
             Phase::Stream | Phase::Socket | Phase::Allocating(_) => true,
-            Phase::Active(_) | Phase::Doubted(_) | Phase::Kept(_) | Phase::Closing(_) => false,
+            Phase::Active(_)
+            | Phase::Doubted(_)
+            | Phase::Kept(_)
+            | Phase::Closing(_)
+            | Phase::Replacing(_) => false,
         }
     }
 
@@ -74,7 +84,7 @@ impl Relay {
     /// Whether it is, or was to be, a candidate.
     pub(super) const fn is_wanted(&self) -> bool {
         match self.phase {
-            Phase::Active(_) | Phase::Doubted(_) => true,
+            Phase::Active(_) | Phase::Doubted(_) | Phase::Replacing(_) => true,
             Phase::Stream
             | Phase::Socket
             | Phase::Allocating(_)
@@ -109,6 +119,37 @@ impl Relay {
         }
     }
 
+    /// Has another relay follow one that is being given back.
+    pub(super) fn replace(&mut self) -> bool {
+        let phase = core::mem::replace(&mut self.phase, Phase::Stream);
+        let (phase, replaced) = match phase {
+            Phase::Closing(client) | Phase::Replacing(client) => (Phase::Replacing(client), true),
+            other @ (Phase::Stream
+            | Phase::Socket
+            | Phase::Allocating(_)
+            | Phase::Active(_)
+            | Phase::Doubted(_)
+            | Phase::Kept(_)) => (other, false),
+        };
+        self.phase = phase;
+        replaced
+    }
+
+    /// Has none follow.
+    pub(super) fn end(&mut self) {
+        let phase = core::mem::replace(&mut self.phase, Phase::Stream);
+        self.phase = match phase {
+            Phase::Replacing(client) => Phase::Closing(client),
+            other @ (Phase::Stream
+            | Phase::Socket
+            | Phase::Allocating(_)
+            | Phase::Active(_)
+            | Phase::Doubted(_)
+            | Phase::Kept(_)
+            | Phase::Closing(_)) => other,
+        };
+    }
+
     /// Goes from one phase with an allocation to another.
     pub(super) fn turn(&mut self, to: fn(Box<Client>) -> Phase) {
         let phase = core::mem::replace(&mut self.phase, Phase::Stream);
@@ -117,7 +158,9 @@ impl Relay {
             | Phase::Active(client)
             | Phase::Doubted(client)
             | Phase::Kept(client) => to(client),
-            other @ (Phase::Stream | Phase::Socket | Phase::Closing(_)) => other,
+            other @ (Phase::Stream | Phase::Socket | Phase::Closing(_) | Phase::Replacing(_)) => {
+                other
+            }
         };
     }
 
@@ -127,7 +170,8 @@ impl Relay {
             | Phase::Active(client)
             | Phase::Doubted(client)
             | Phase::Kept(client)
-            | Phase::Closing(client) => Some(client),
+            | Phase::Closing(client)
+            | Phase::Replacing(client) => Some(client),
             Phase::Stream | Phase::Socket => None,
         }
     }
@@ -138,7 +182,8 @@ impl Relay {
             | Phase::Active(client)
             | Phase::Doubted(client)
             | Phase::Kept(client)
-            | Phase::Closing(client) => client.poll_timeout(),
+            | Phase::Closing(client)
+            | Phase::Replacing(client) => client.poll_timeout(),
             Phase::Stream | Phase::Socket => None,
         }
     }

@@ -183,7 +183,8 @@ impl Session {
             | Phase::Active(_)
             | Phase::Doubted(_)
             | Phase::Kept(_)
-            | Phase::Closing(_) => None,
+            | Phase::Closing(_)
+            | Phase::Replacing(_) => None,
         });
         let Some((server, component)) = waiting else {
             self.actions.push_back(SessionAction::CloseSocket { local });
@@ -304,6 +305,7 @@ impl Session {
             client::Event::Refreshed { .. } => self.relay_proven(id),
             client::Event::RefreshFailed { .. } => self.relay_doubtful(id),
             client::Event::Closed => {
+                self.ask_again(id);
                 self.remove_relay(id);
                 self.agent.relay_lost(now, id);
             }
@@ -507,7 +509,9 @@ impl Session {
                     client.close(now);
                     relay.phase = Phase::Closing(client);
                 }
-                Phase::Closing(client) => relay.phase = Phase::Closing(client),
+                Phase::Closing(client) | Phase::Replacing(client) => {
+                    relay.phase = Phase::Closing(client);
+                }
                 Phase::Stream | Phase::Socket => self.remove_relay(id),
             }
         }
@@ -549,6 +553,7 @@ impl Session {
     pub(super) fn give_up_relays(&mut self) {
         let now = self.clock.now();
         for relay in self.relays.values_mut() {
+            relay.end();
             if matches!(relay.phase, Phase::Doubted(_)) {
                 relay.turn(Phase::Kept);
             }
@@ -567,7 +572,8 @@ impl Session {
                     | Phase::Active(_)
                     | Phase::Doubted(_)
                     | Phase::Kept(_)
-                    | Phase::Closing(_),
+                    | Phase::Closing(_)
+                    | Phase::Replacing(_),
                 )
                 | None => Step::Allocate,
             };

@@ -76,6 +76,39 @@ fn a_relay_its_server_has_forgotten_is_replaced_in_the_restart() {
 }
 
 #[test]
+fn a_relay_that_is_being_given_back_is_followed_by_another_one() {
+    let side = |role, seed, host, public| {
+        let config = SessionConfig {
+            turn_servers: alloc::vec![turn(TURN, Transport::Udp)],
+            ..config(role)
+        };
+        node(config, seed, host, public)
+    };
+    let mut net = Net::new(alloc::vec![
+        side(Role::Controlling, 1, "10.0.0.1:1000", "192.0.2.1:61000"),
+        side(Role::Controlled, 2, "10.0.1.1:1000", "192.0.2.2:62000"),
+    ]);
+    net.run(1000);
+    connect(&mut net);
+    // Nobody uses the relays. The server has given one back, and its client does not know yet.
+    let mut waited = 0;
+    while net.server.allocations() == 2 {
+        after(&mut net, 1);
+        waited += 1;
+        assert!(waited < 10_000);
+    }
+    restart(&mut net);
+    after(&mut net, 5000);
+    for node in &net.nodes {
+        assert!(gathered(node));
+        let relayed = candidates(node);
+        let relayed = relayed.iter().filter(|text| text.contains("typ relay"));
+        assert_eq!(relayed.count(), 1, "{:?}", candidates(node));
+    }
+    assert_eq!(net.server.allocations(), 2);
+}
+
+#[test]
 fn a_dead_stream_holds_no_restart_up() {
     let mut net = talking(Transport::Tls, TURN_TLS);
     net.lost = alloc::vec![Path::Stream(StreamId(0))];
