@@ -66,10 +66,15 @@ pub enum ServiceRouteCheck {
 /// How an [`EdgeProxy`](super::EdgeProxy) behaves.
 #[derive(Clone)]
 pub struct EdgeConfig {
-    /// The name of this proxy in Path, Record-Route and Via; routable for this instance alone.
+    /// The name of this proxy towards the core, in Path, Record-Route and Via; routable for this
+    /// instance alone.
     pub host: String,
     /// The port that goes with it, if not the default of the URI.
     pub port: Option<u16>,
+    /// The name of this proxy towards clients, in Record-Route and Via; the port and the transport
+    /// are those of the flow. The local address of the flow by default: set it when clients reach
+    /// this proxy by another one.
+    pub access_host: Option<String>,
     /// Further names by which this proxy is addressed in Route.
     pub aliases: Vec<String>,
     /// Where requests of clients go when no Route says otherwise; their request URI by default.
@@ -129,6 +134,7 @@ impl core::fmt::Debug for EdgeConfig {
         f.debug_struct("EdgeConfig")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("access_host", &self.access_host)
             .field("aliases", &self.aliases)
             .field("next_hop", &self.next_hop)
             // A secret: whether there is one is all that is shown.
@@ -182,6 +188,7 @@ impl EdgeConfig {
         Self {
             host: host.into(),
             port: None,
+            access_host: None,
             aliases: Vec::new(),
             next_hop: None,
             token_key: None,
@@ -223,7 +230,9 @@ impl EdgeConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), EdgeConfigError> {
-        let names = core::iter::once(&self.host).chain(&self.aliases);
+        let names = core::iter::once(&self.host)
+            .chain(&self.access_host)
+            .chain(&self.aliases);
         for name in names {
             if UriBuf::parse(alloc::format!("sip:{name}")).is_err() {
                 return Err(EdgeConfigError::Host);

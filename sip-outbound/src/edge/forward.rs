@@ -219,12 +219,14 @@ impl EdgeProxy {
     }
 
     fn with_via(&mut self, flow: FlowId, plan: &Plan) -> Option<Request> {
-        let transport = self.flows.get(&flow)?.at?.transport;
+        let entry = self.flows.get(&flow)?;
+        let (side, at) = (entry.side, entry.at?);
+        let transport = at.transport;
+        let name = self.sent_by(side, at);
         let rport = if transport.is_stream() { "" } else { ";rport" };
         let branch = u128::from_be_bytes(self.rng.bytes());
         let via = alloc::format!(
-            "SIP/2.0/{transport} {};branch=z9hG4bK{branch:032x}-{}{rport}",
-            self.config.sent_by(),
+            "SIP/2.0/{transport} {name};branch=z9hG4bK{branch:032x}-{}{rport}",
             plan.loop_hash
         );
         let mut edit = plan.message.edit().push_front(Name::VIA, &via);

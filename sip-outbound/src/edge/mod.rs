@@ -7,6 +7,7 @@ mod config;
 mod flow;
 mod forward;
 mod heirs;
+mod names;
 mod output;
 mod pcscf;
 mod plan;

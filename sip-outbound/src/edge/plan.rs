@@ -12,8 +12,7 @@ use super::{EdgeProxy, ServiceRouteCheck, Side};
 use crate::sec_agree::SEC_AGREE;
 use crate::ua::FlowId;
 use crate::wire::{
-    Editor, Keep, Limits, Message, Method, Name, Request, SipUri, StatusCode, Uri, UriBuf, Via,
-    same_host,
+    Editor, Keep, Limits, Message, Method, Name, Request, StatusCode, Uri, UriBuf, Via,
 };
 
 /// Makes the hash of the loop check one that nobody else can compute.
@@ -85,7 +84,7 @@ impl EdgeProxy {
         // A strict router in front of us has put the next URI last (section 16.4).
         if let Ok(Uri::Sip(own)) = Uri::parse(&uri, &limits)
             && own.is_loose()
-            && self.is_own(&own)
+            && (self.is_own(&own) || self.is_here(entry, &own))
             && let Some(last) = routes.pop()
         {
             uri = String::from(last.as_str());
@@ -93,12 +92,22 @@ impl EdgeProxy {
         }
         let own = routes
             .first()
-            .filter(|route| self.is_own(&route.as_uri()))
+            .filter(|route| {
+                let uri = route.as_uri();
+                self.is_own(&uri) || self.is_here(entry, &uri)
+            })
             .cloned();
         let direction = self.direction(source, entry, request, own.as_ref())?;
-        if own.is_some() {
+        if let Some(own) = &own {
             routes.remove(0);
             edit = edit.pop_first(Name::ROUTE);
+            // The name for the other side follows (RFC 5658 section 4).
+            let user = own.as_uri().user();
+            let twice = |next: &UriBuf| user.is_some() && next.as_uri().user() == user;
+            if routes.first().is_some_and(twice) {
+                routes.remove(0);
+                edit = edit.pop_first(Name::ROUTE);
+            }
         }
         edit = decrement(edit, request)?;
         edit = self.strip_agreement(entry, edit);
@@ -115,7 +124,7 @@ impl EdgeProxy {
             edit = self.check_service_route(entry, request, edit, &mut routes)?;
             edit = self.assert_identity(entry, request, edit);
         }
-        if routes.is_empty() && self.asks_about_us(request, &uri, &limits) {
+        if routes.is_empty() && self.asks_about_us(entry, request, &uri, &limits) {
             return Err(Reject {
                 code: StatusCode::OK,
                 fields: alloc::vec![(Name::ACCEPT, String::from("application/sdp"))],
@@ -129,11 +138,18 @@ impl EdgeProxy {
     }
 
     /// Whether this is an OPTIONS to this proxy itself (RFC 3261 section 11).
-    fn asks_about_us(&self, request: &Request, uri: &str, limits: &Limits) -> bool {
+    fn asks_about_us(
+        &self,
+        entry: &EdgeFlow,
+        request: &Request,
+        uri: &str,
+        limits: &Limits,
+    ) -> bool {
         *request.method() == Method::OPTIONS
             && Uri::parse(uri, limits).is_ok_and(|uri| {
-                uri.sip()
-                    .is_some_and(|uri| uri.user().is_none() && self.is_own(&uri))
+                uri.sip().is_some_and(|uri| {
+                    uri.user().is_none() && (self.is_own(&uri) || self.is_here(entry, &uri))
+                })
             })
     }
 
@@ -211,30 +227,13 @@ impl EdgeProxy {
                 return false;
             };
             let branch = via.branch().unwrap_or_default();
-            self.is_own_host(via.host()) && branch.rsplit('-').next() == Some(hash)
+            // Nobody else can compute it.
+            branch.rsplit('-').next() == Some(hash)
         };
         if request.list(Name::VIA).any(ours) {
             return Err(StatusCode::LOOP_DETECTED.into());
         }
         Ok(())
-    }
-
-    fn is_own_host(&self, host: &str) -> bool {
-        let mut names = core::iter::once(&self.config.host).chain(&self.config.aliases);
-        names.any(|name| same_host(name, host))
-    }
-
-    pub(super) fn is_own(&self, uri: &SipUri<'_>) -> bool {
-        let mut aliases = self.config.aliases.iter();
-        if aliases.any(|alias| same_host(alias, uri.host())) {
-            // Clients know the ports that are listened on; this proxy does not.
-            return true;
-        }
-        let port = match (uri.port(), self.config.port) {
-            (Some(theirs), Some(ours)) => theirs == ours,
-            (Some(_), None) | (None, _) => true,
-        };
-        port && same_host(&self.config.host, uri.host())
     }
 
     /// Finds the flow a token names, if it is still there.
@@ -283,19 +282,6 @@ impl EdgeProxy {
         Ok(Direction::Incoming { flow, ob })
     }
 
-    /// The URI that leads back here and on to a flow.
-    fn token_uri(&self, flow: FlowId, secure: bool, ob: bool) -> Option<String> {
-        let entry = self.flows.get(&flow)?;
-        let (at, serial) = (entry.at?, entry.serial);
-        let token = self.tokens.issue(&FlowToken { at, serial });
-        let scheme = if secure { "sips" } else { "sip" };
-        let ob = if ob { ";ob" } else { "" };
-        Some(alloc::format!(
-            "<{scheme}:{token}@{};lr{ob}>",
-            self.config.sent_by()
-        ))
-    }
-
     fn record_route<'m>(
         &self,
         edit: Editor<'m>,
@@ -313,10 +299,10 @@ impl EdgeProxy {
             .uri(limits)
             .is_ok_and(|uri| uri.sip().is_some_and(|uri| uri.is_secure()))
             || top.is_some_and(|top| top.is_ok_and(|top| top.is_secure()));
-        let uri = match direction {
+        let stays = match direction {
             Direction::Incoming { flow, ob } => {
                 let wanted = *ob || self.config.record_route_always;
-                wanted.then(|| self.token_uri(*flow, secure, false))
+                wanted.then_some((*flow, Side::Access))
             }
             Direction::Outgoing => {
                 let by_contact = request.contacts(limits).next().is_some_and(|contact| {
@@ -329,11 +315,11 @@ impl EdgeProxy {
                     .get(&source)
                     .is_some_and(|flow| flow.side == Side::Access);
                 let wanted = by_contact || by_route || self.config.record_route_always;
-                (access && wanted).then(|| self.token_uri(source, secure, false))
+                (access && wanted).then_some((source, Side::Core))
             }
         };
-        match uri.flatten() {
-            Some(uri) => edit.push_front(Name::RECORD_ROUTE, &uri),
+        match stays {
+            Some((flow, to)) => self.record_both(edit, flow, secure, to),
             None => edit,
         }
     }
@@ -372,7 +358,7 @@ impl EdgeProxy {
             .uri(limits)
             .is_ok_and(|uri| uri.sip().is_some_and(|uri| uri.is_secure()));
         let path = self
-            .token_uri(source, secure, by_flow)
+            .core_uri(source, secure, by_flow)
             .ok_or(StatusCode::FLOW_FAILED)?;
         let edit = edit.push_front(Name::PATH, &path);
         Ok(

@@ -97,7 +97,8 @@ fn keep_alives_for_a_dialog_are_asked_in_all_its_responses_when_we_stay_in_it() 
         let rows = alloc::format!("Contact: <sip:a@h{contact}>\r\n");
         bench.input(bench.client, text(method, "sip:bob@far", &rows));
         let (flow, request) = bench.next_request();
-        let route = request.only(Name::RECORD_ROUTE).map(String::from).ok();
+        let routes: Vec<&str> = request.list(Name::RECORD_ROUTE).collect();
+        let route = (!routes.is_empty()).then(|| routes.join(", "));
         bench.sent.clear();
         let mut found = Vec::new();
         for code in codes {
@@ -163,13 +164,21 @@ fn a_request_from_the_core_goes_down_the_flow_of_its_token() {
         assert_eq!(flow, bench.client);
         assert_eq!(request.uri_text(), "sip:alice@unresolvable.invalid;x=1");
         assert!(!request.has(Name::ROUTE));
-        let expected = alloc::format!("<sip:{token}@ep1.example.com;lr>");
+        // The client is told where it has connected to, the core the name it knows.
+        let both = [
+            alloc::format!("<sip:{token}@192.0.2.15:443;transport=tls;lr>"),
+            alloc::format!("<sip:{token}@ep1.example.com;lr>"),
+        ];
+        let recorded: Vec<&str> = request.list(Name::RECORD_ROUTE).collect();
         assert_eq!(
-            request.only(Name::RECORD_ROUTE).ok(),
-            record.then_some(expected.as_str()),
-            "{method}{ob}"
+            recorded,
+            both.iter()
+                .take(if record { 2 } else { 0 })
+                .collect::<Vec<_>>()
         );
         assert_eq!(request.via_transport(), "TLS");
+        let via = request.via(&Limits::DEFAULT).unwrap();
+        assert_eq!(via.sent_by, "192.0.2.15:443");
     }
 }
 
@@ -215,12 +224,103 @@ fn a_request_of_the_client_goes_out_and_is_record_routed_when_it_asks() {
     );
     bench.input(bench.client, sips.replace("z9hG4bK", "z9hG4bKs"));
     let (_, invite) = bench.next_request();
-    assert!(
-        invite
-            .only(Name::RECORD_ROUTE)
-            .unwrap()
-            .starts_with("<sips:")
+    let recorded: Vec<&str> = invite.list(Name::RECORD_ROUTE).collect();
+    assert_eq!(recorded.len(), 2);
+    assert!(recorded.iter().all(|uri| uri.starts_with("<sips:")));
+    assert!(recorded.iter().all(|uri| !uri.contains("transport")));
+}
+
+#[test]
+fn each_side_has_a_name_of_its_own_and_both_are_taken_away() {
+    let mut bench = bench(EdgeConfig {
+        port: Some(5070),
+        ..config()
+    });
+    let token = bench.register();
+    let invite = text("INVITE", "sip:bob@far", "Contact: <sip:a@10.7.0.9;ob>\r\n");
+    bench.input(bench.client, invite);
+    let (core, request) = bench.next_request();
+    let here = alloc::format!("<sip:{token}@192.0.2.15:443;transport=tls;lr>");
+    let there = alloc::format!("<sip:{token}@ep1.example.com:5070;lr>");
+    let recorded: Vec<&str> = request.list(Name::RECORD_ROUTE).collect();
+    assert_eq!(recorded, [&there, &here]);
+    let via = request.via(&Limits::DEFAULT).unwrap();
+    assert_eq!(via.sent_by, "ep1.example.com:5070");
+    // The caller's route set, and the callee's.
+    let bye = |uri: &str, route: &str, n: u8| {
+        let row = alloc::format!("Route: {route}\r\n");
+        text("BYE", uri, &row).replace("z9hG4bK", &alloc::format!("z9hG4bK{n}"))
+    };
+    let from_caller = alloc::format!("{here}, {there}, <sip:far.example.com;lr>");
+    bench.input(bench.client, bye("sip:bob@far", &from_caller, 1));
+    let (_, request) = bench.next_request();
+    assert_eq!(request.only(Name::ROUTE), Ok("<sip:far.example.com;lr>"));
+    bench.input(
+        core,
+        bye("sip:a@10.7.0.9", &alloc::format!("{there}, {here}"), 2),
     );
+    let (flow, request) = bench.next_request();
+    assert_eq!(flow, bench.client);
+    assert!(!request.has(Name::ROUTE));
+    // Clients preload where they have connected to.
+    let preloaded = "<sip:192.0.2.15:443;transport=tls;lr>, <sip:far.example.com;lr>";
+    bench.input(bench.client, bye("sip:bob@far", preloaded, 3));
+    let (_, request) = bench.next_request();
+    assert_eq!(request.only(Name::ROUTE), Ok("<sip:far.example.com;lr>"));
+}
+
+#[test]
+fn clients_are_told_the_configured_name_and_addresses_of_all_kinds() {
+    let name = |access_host: Option<&str>, local: &str, transport| {
+        let mut bench = bench(EdgeConfig {
+            access_host: access_host.map(String::from),
+            ..config()
+        });
+        let at = FiveTuple {
+            transport,
+            local: local.parse().unwrap(),
+            remote: tuple(51060).remote,
+        };
+        bench.client = bench
+            .edge
+            .flow_accepted(self::at(0), at, Side::Access)
+            .unwrap();
+        bench.register();
+        let invite = text("INVITE", "sip:bob@far", "Contact: <sip:a@10.7.0.9;ob>\r\n");
+        bench.input(bench.client, invite);
+        let (_, request) = bench.next_request();
+        let here = request.list(Name::RECORD_ROUTE).nth(1).unwrap();
+        String::from(here.split('@').nth(1).unwrap())
+    };
+    use Transport::{Tcp, Tls};
+    for (host, local, transport, expected) in [
+        (
+            None,
+            "203.0.113.41:80",
+            Tcp,
+            "203.0.113.41:80;transport=tcp;lr>",
+        ),
+        (
+            None,
+            "[2001:db8::41]:443",
+            Tls,
+            "[2001:db8::41]:443;transport=tls;lr>",
+        ),
+        (
+            Some("p.example.com"),
+            "10.0.0.1:443",
+            Tls,
+            "p.example.com:443;transport=tls;lr>",
+        ),
+        (
+            None,
+            "0.0.0.0:443",
+            Tls,
+            "ep1.example.com:443;transport=tls;lr>",
+        ),
+    ] {
+        assert_eq!(name(host, local, transport), expected);
+    }
 }
 
 // spec: OUT-5.3.1-3, PRJ-10-2, SEC-P-12, PRJ-10-1
