@@ -88,6 +88,10 @@ struct Args {
     /// How registrars reach --core: stands in Path and Record-Route. Its address by default.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
+    /// How clients reach this P-CSCF: stands in Record-Route and Via towards them, with the port they
+    /// have connected to. The address they have connected to by default.
+    #[arg(long, value_name = "HOST")]
+    access_host: Option<String>,
     /// Names clients call this P-CSCF by in Route; may be given several times.
     #[arg(long, value_name = "HOST")]
     alias: Vec<String>,
@@ -303,6 +307,9 @@ fn reload(args: &Args, host: &PcscfHost) -> Result<()> {
 }
 
 fn config(args: &Args, core: SocketAddr) -> Result<ServiceConfig> {
+    if args.host.is_none() && core.ip().is_unspecified() {
+        anyhow::bail!("--core {core}: registrars need a concrete address, or --host");
+    }
     let name = match (&args.host, core) {
         (Some(host), _) => host.clone(),
         (None, SocketAddr::V4(core)) => core.ip().to_string(),
@@ -322,6 +329,7 @@ fn config(args: &Args, core: SocketAddr) -> Result<ServiceConfig> {
     config.shutdown_spread = Duration::from_secs(args.drain);
     let edge = &mut config.edge;
     edge.aliases.clone_from(&args.alias);
+    edge.access_host.clone_from(&args.access_host);
     edge.flow_timer = Some(args.flow_timer).filter(|seconds| *seconds > 0);
     edge.flow_grace = Duration::from_secs(args.flow_grace);
     edge.unregistered_timeout = Duration::from_secs(args.unregistered_timeout);
