@@ -46,6 +46,7 @@ own_forwards() {
 			FAIL*) report "own pcscf: ${line#FAIL  }" 1 "$line" ;;
 		esac
 	done < <("$lab" prove pcscf "$LAB_OWN2_IP" 2>&1)
+	own_calls
 	out=$(probe alice --call noice 2>&1 | grep -v Traceback)
 	# There is no media gateway behind this one, and the probe ends with that.
 	case $out in *"call answered"*) code=0 ;; *) code=1 ;; esac
@@ -54,6 +55,18 @@ own_forwards() {
 	out=$(tail -n 1 "$work/pcscf.log")
 	case $out in *'"stopped"'*) code=0 ;; *) code=1 ;; esac
 	report "own pcscf: ends by SIGTERM" $code "$out"
+}
+
+# own_calls: other people's phones, and ours with each of them, call one another through our P-CSCF.
+# No firewall is between them.
+own_calls() {
+	local line
+	while read -r line; do
+		case $line in
+			ok*) report "own pcscf: ${line#ok    }" 0 ;;
+			FAIL*) report "own pcscf: ${line#FAIL  }" 1 "$line" ;;
+		esac
+	done < <("$lab" prove calls "$LAB_OWN2_IP" --ue "$BIN/ue" 2>&1)
 }
 
 # own_registers: our P-CSCF with its own registrar.
