@@ -102,8 +102,15 @@ impl EdgeProxy {
             routes.remove(0);
             edit = edit.pop_first(Name::ROUTE);
             // The name for the other side follows (RFC 5658 section 4).
-            let user = own.as_uri().user();
-            let twice = |next: &UriBuf| user.is_some() && next.as_uri().user() == user;
+            let twice = |next: &UriBuf| {
+                let user = next.as_uri().user();
+                let same = user.is_some() && user == own.as_uri().user();
+                let back = || {
+                    let way = self.direction(source, entry, request, Some(next));
+                    self.is_own(&next.as_uri()) && matches!(way, Ok(Direction::Outgoing))
+                };
+                same || back()
+            };
             if routes.first().is_some_and(twice) {
                 routes.remove(0);
                 edit = edit.pop_first(Name::ROUTE);

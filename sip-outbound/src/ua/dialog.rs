@@ -139,12 +139,18 @@ impl Dialog {
         if core::mem::replace(&mut self.flow, flow) == flow {
             return;
         }
-        if let Some(edge) = self.routes.first_mut() {
+        // It has one name for each of its sides, with the same token.
+        let token = self.routes.first().and_then(|edge| edge.as_uri().user());
+        let Some(token) = token.map(String::from) else {
+            return;
+        };
+        for edge in &mut self.routes {
             let uri = edge.as_uri();
+            if uri.user() != Some(token.as_str()) {
+                break;
+            }
             let scheme = if uri.is_secure() { "sips" } else { "sip" };
-            let host = uri
-                .user()
-                .and_then(|_| Some(uri.as_str().split_once('@')?.1));
+            let host = uri.as_str().split_once('@').map(|(_, host)| host);
             let plain = host.map(|host| UriBuf::parse(alloc::format!("{scheme}:{host}")));
             if let Some(Ok(plain)) = plain {
                 *edge = plain;

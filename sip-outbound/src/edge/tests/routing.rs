@@ -262,6 +262,14 @@ fn each_side_has_a_name_of_its_own_and_both_are_taken_away() {
     let (flow, request) = bench.next_request();
     assert_eq!(flow, bench.client);
     assert!(!request.has(Name::ROUTE));
+    // A client that has taken the token of its old flow out, from one of them or from both.
+    let plain = "<sip:192.0.2.15:443;transport=tls;lr>";
+    for (n, second) in [(5, there.as_str()), (6, "<sip:ep1.example.com:5070;lr>")] {
+        let moved = alloc::format!("{plain}, {second}, <sip:far.example.com;lr>");
+        bench.input(bench.client, bye("sip:bob@far", &moved, n));
+        let (_, request) = bench.next_request();
+        assert_eq!(request.only(Name::ROUTE), Ok("<sip:far.example.com;lr>"));
+    }
     // Clients preload where they have connected to.
     let preloaded = "<sip:192.0.2.15:443;transport=tls;lr>, <sip:far.example.com;lr>";
     bench.input(bench.client, bye("sip:bob@far", preloaded, 3));
